@@ -107,15 +107,15 @@ def distribution(home: Path) -> Peer:
     return _distribution(home, "distribution.yml", root=str(home / "distribution-data"))
 
 
-def distribution_on_s3(home: Path, place: S3Location) -> Peer:
+def distribution_on_s3(home: Path, location: S3Location) -> Peer:
     return _distribution(
         home,
         "distribution-s3.yml",
-        region=place.region,
-        endpoint=place.endpoint,
-        bucket=place.bucket,
-        access_key_id=place.access_key_id,
-        secret_access_key=place.secret_access_key,
+        region=location.region,
+        endpoint=location.endpoint,
+        bucket=location.bucket,
+        access_key_id=location.access_key_id,
+        secret_access_key=location.secret_access_key,
     )
 
 

@@ -63,8 +63,8 @@ class Row:
 class Puts:
     """PUTs of whole layers by aiobotocore, from kept buffers, with no checksum and no hash: as quick as it can be."""
 
-    def __init__(self, place: S3Location, layer_bytes: int, layers: int, connections: int) -> None:
-        self._place = place
+    def __init__(self, location: S3Location, layer_bytes: int, layers: int, connections: int) -> None:
+        self._location = location
         self._contents = [memoryview(os.urandom(layer_bytes)) for _ in range(layers)]
         self._connections = connections
         self._made = 0
@@ -83,10 +83,10 @@ class Puts:
         gate = asyncio.Semaphore(self._connections)
         async with get_session().create_client(
             "s3",
-            endpoint_url=self._place.endpoint,
-            region_name=self._place.region,
-            aws_access_key_id=self._place.access_key_id,
-            aws_secret_access_key=self._place.secret_access_key,
+            endpoint_url=self._location.endpoint,
+            region_name=self._location.region,
+            aws_access_key_id=self._location.access_key_id,
+            aws_secret_access_key=self._location.secret_access_key,
             config=style,
         ) as client:
 
@@ -94,9 +94,9 @@ class Puts:
                 async with gate:
                     self._made += 1
                     body = Body(content)
-                    await client.put_object(Bucket=self._place.bucket, Key=f"bare/{self._made}", Body=body)
+                    await client.put_object(Bucket=self._location.bucket, Key=f"bare/{self._made}", Body=body)
 
-            await client.head_bucket(Bucket=self._place.bucket)  # the client is made, a connection is there
+            await client.head_bucket(Bucket=self._location.bucket)  # the client is made, a connection is there
             machine, cpu, began = busy(), time.process_time(), time.perf_counter()
             await asyncio.gather(*map(put, self._contents))
             spent, wall = time.process_time() - cpu, time.perf_counter() - began

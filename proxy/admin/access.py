@@ -1,4 +1,4 @@
-"""token and key export: what opens the registry, or what lies in it."""
+"""token and key export: reads credentials and the keys of stored data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export_keys(config: Config) -> list[dict[str, str]]:
 
 
 def fresh_key() -> dict[str, str]:
-    """A master key that nobody has yet, as it stands in a key file."""
+    """A new master key, in the format of a key file."""
     return as_json(new_key())
 
 

@@ -24,7 +24,7 @@ from proxy.runtime.data_directory import DataDirectory
 
 
 def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
-    """Open an account; its administrator's key, which is told this once. `hint` hears how docker reaches it."""
+    """Create an account and return its administrator's key, shown only once. `hint` gets how docker reaches it."""
 
     async def run(own: WorkerContext) -> dict[str, Any]:
         await own.agreement.begin(moving=True)

@@ -69,9 +69,9 @@ def backup(
         plan = _Plan(config, data, rows, store_id, folder, inventory, verify, phrase)
 
         async def run(own: WorkerContext) -> tuple[folders.Snapshot, CopyReport, Findings]:
-            with shown() as tell:
+            with shown() as on_progress:
                 async with _holding(own.metadata):
-                    return await _make(own, plan, tell)
+                    return await _make(own, plan, on_progress)
 
         made, report, hidden = asyncio.run(visiting(config, run))
         if inventory:
@@ -99,10 +99,13 @@ def backup(
         return 1 if report.lacking else 0
 
 
-async def wanted(path: Path, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
-    """The objects of an objects.txt; those that were quarantined go to `hidden`."""
+async def wanted(path: Path, hidden: Findings, *, archived: bool | None = None) -> AsyncGenerator[CopyItem, None]:
+    """The objects of an objects.txt, or of those the ones that were `archived` or were not; those that were quarantined
+    go to `hidden`."""
     async with contextlib.aclosing(_in_thread(folders.read_list(path))) as lines:
         async for line in lines:
+            if archived is not None and line.archived is not archived:
+                continue
             if line.quarantined:
                 hidden.add(line.key, line.digest, "was quarantined")
             else:
@@ -122,13 +125,13 @@ class _Plan:
 
 
 async def _make(
-    own: WorkerContext, plan: _Plan, tell: Callable[[Progress], None]
+    own: WorkerContext, plan: _Plan, on_progress: Callable[[Progress], None]
 ) -> tuple[folders.Snapshot, CopyReport, Findings]:
     """Rows, then the list, then keys (every key that rows may name is there by then), objects, and the manifest."""
     made_at = time.time()
     place = await asyncio.to_thread(folders.begin, plan.folder, made_at)
     listed = place / folders.OBJECTS
-    tables = await _copy_rows(plan.rows, place / folders.ROWS, tell)
+    tables = await _copy_rows(plan.rows, place / folders.ROWS, on_progress)
     count, total, quarantined = await asyncio.to_thread(folders.write_list, listed, stored_blobs(place / folders.ROWS))
     sums = {
         "rows": await asyncio.to_thread(folders.sum_of, place / folders.ROWS),
@@ -141,17 +144,17 @@ async def _make(
 
     hidden = Findings()
     if plan.inventory:
-        report = await find_objects(wanted(listed, hidden), own.store, progress=tell)
+        report = await find_objects(wanted(listed, hidden), own.store, progress=on_progress)
     else:
         target = FilesystemStore(plan.folder / "objects", store_id=plan.store_id, drafts=True)
         try:
-            await target.remove_strays(time.time())  # nobody else writes here: the folder is held
+            await target.remove_strays(time.time())  # no other process writes here: the folder is locked
             report = await copy_objects(
                 _with_rows(own, wanted(listed, hidden)),
                 own.store,
                 target,
                 total=total,
-                progress=tell,
+                progress=on_progress,
                 verify=(lambda each: damage(own, target, each)) if plan.verify else None,
             )
         finally:
@@ -189,17 +192,17 @@ async def _with_rows(own: WorkerContext, listed: AsyncGenerator[CopyItem, None])
             yield dataclasses.replace(each, blob=row[0]) if row is not None and own_row else each
 
 
-async def _copy_rows(rows: Path | str, target: Path, tell: Callable[[Progress], None]) -> dict[str, int]:
+async def _copy_rows(rows: Path | str, target: Path, on_progress: Callable[[Progress], None]) -> dict[str, int]:
     """In a thread, which ends with us."""
     stop = threading.Event()
 
-    def told(table: str, done: int, total: int) -> None:
+    def report_rows(table: str, done: int, total: int) -> None:
         if stop.is_set():
             raise InterruptedError("broken off")
-        tell(Progress(f"copying {table}", done, total, "rows"))
+        on_progress(Progress(f"copying {table}", done, total, "rows"))
 
     try:
-        return await asyncio.to_thread(snapshot, rows, target, told)
+        return await asyncio.to_thread(snapshot, rows, target, report_rows)
     finally:
         stop.set()
 

@@ -97,7 +97,7 @@ def revoke(config: Config, arn: str, *, hint: Say) -> dict[str, Any]:
         )
     )
     if ":role/" in arn or ":assumed-role/" in arn:
-        hint("whoever the role's trust policy allows may take it again")
+        hint("principals that the role's trust policy allows may assume it again")
     else:
         hint("sessions of roles that it took go on under the roles: revoke those too")
     if config.keys.access_key_id in done["access_keys_made_inactive"]:

@@ -109,7 +109,7 @@ async def find_caller(metadata: Metadata, arn: str, now: float) -> Caller:
             return Caller(role.principal, kept)
     elif named is None:
         raise CommandRefused(
-            f"{arn[:256]!r} names nobody who could ask; principals are written as arn:aws:iam::ACCOUNT:user/NAME, "
+            f"{arn[:256]!r} is not the ARN of a principal; write it as arn:aws:iam::ACCOUNT:user/NAME, "
             "…:role/NAME, …:root, or arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION"
         )
     elif named[2] == "role":

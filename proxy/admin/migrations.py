@@ -23,6 +23,7 @@ from proxy.model.errors import Code, Failure
 from proxy.runtime import data_directory
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.tiered import tier
 
 
 def migrate_metadata(config: Config, *, say: Say) -> int:
@@ -40,11 +41,11 @@ def migrate_metadata(config: Config, *, say: Say) -> int:
         raise CommandRefused(f"{data.database}: no such file, and so no rows to copy")
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, data_directory.lock_data_directory(data))
-        tell = stack.enter_context(shown())
+        on_progress = stack.enter_context(shown())
         copied = move(
             data.database,
             config.metadata.database,
-            lambda table, done, total: tell(Progress(f"copying {table}", done, total, "rows")),
+            lambda table, done, total: on_progress(Progress(f"copying {table}", done, total, "rows")),
         )
     for table, rows in copied.items():
         say(f"{table}: {rows:,}")
@@ -70,22 +71,26 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     store_id = stores.claim_store(config, data)
     stores.adopt_store(there, there_data, store_id)
 
+    archived = 0
+
     async def run(own: WorkerContext) -> tuple[CopyReport, Findings, int]:
+        nonlocal archived
         target = stores.make_unpaused_store(there, there_data, store_id)
         try:
             ended = await _end_uploads(own) if final else 0
-            with shown() as tell:
+            with shown() as on_progress:
                 hidden = Findings()
                 total = 0
                 async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
                     async for blob, quarantined in walk:
-                        total += 0 if quarantined else blob.sealed.stored_size
+                        archived += blob.sealed.archived
+                        total += 0 if quarantined or blob.sealed.archived else blob.sealed.stored_size
                 report = await copy_objects(
                     _of_rows(own, hidden),
-                    own.store,
+                    tier(own.store, archived=False),
                     target,
                     total=total,
-                    progress=tell,
+                    progress=on_progress,
                     still_wanted=lambda key: _is_wanted(own, key),
                     verify=(lambda each: damage(own, target, each)) if verify else None,
                 )
@@ -95,6 +100,8 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
 
     report, hidden, ended = asyncio.run(visiting(config, run))
     tell_copied(report, hidden, say)
+    if archived:
+        say(f"{archived:,} objects lie in the place of [archive] and stay there: keep that section as it is")
     if ended:
         say(f"{ended} open uploads ended: their clients push those layers again")
     if report.lacking:
@@ -126,6 +133,8 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
 async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
+            if blob.sealed.archived:
+                continue
             if quarantined:
                 hidden.add(blob.sealed.object_key, blob.digest, "is quarantined until it is pushed again")
             else:
@@ -141,14 +150,14 @@ async def damage(own: WorkerContext, target: ObjectStore, each: CopyItem) -> str
     if each.blob is None:
         return "no row says what it should be"
     try:
-        stands = await open_whole(own.metadata, target, own.keys, own.pool, each.blob, lambda step: None)
+        is_whole = await open_whole(own.metadata, target, own.keys, own.pool, each.blob, lambda step: None)
     except ObjectMissing:
         return "is missing"
     except Failure as failure:
         if failure.code in (Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE):
             raise
         return failure.message
-    return "" if stands else "its stored header is not its row's"
+    return "" if is_whole else "its stored header is not its row's"
 
 
 async def _end_uploads(own: WorkerContext) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from proxy.admin import stored
@@ -23,11 +23,12 @@ from proxy.auth import passphrase as phrases
 from proxy.config.settings import Config
 from proxy.jobs import backup as folders
 from proxy.jobs.backup import BackupError, Snapshot
-from proxy.jobs.copy import CopyReport, copy_objects, find_objects
+from proxy.jobs.copy import CopyItem, CopyReport, copy_objects, find_objects
 from proxy.jobs.progress import Findings, Progress
 from proxy.metadata.db import schema
 from proxy.runtime import data_directory
 from proxy.runtime.data_directory import DataDirectory
+from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
 
 
@@ -61,8 +62,13 @@ def restore(
                 _put_back(place, files[what])
         if not data.store_id.exists():
             data_directory.write_private(data.store_id, f"{chosen.store_id}\n".encode())
+        archived = _has_archived(chosen)
+        if archived and not config.archive.names_a_place:
+            raise CommandRefused(f"{chosen.name} holds layers of an archive: name a place for them in [archive]")
         if chosen.has_objects:
             stores.adopt_store(config, data, chosen.store_id)
+            if archived:
+                stores.adopt_archive(config, chosen.store_id)
         stores.claim_store(config, data)
         hidden = Findings()
         report = asyncio.run(_objects(config, data, folder, chosen, hidden))
@@ -118,19 +124,41 @@ def _put_back(path: Path, content: bytes) -> None:
 
 
 async def _objects(config: Config, data: DataDirectory, folder: Path, chosen: Snapshot, hidden: Findings) -> CopyReport:
-    there = stores.make_unpaused_store(config, data, chosen.store_id)
+    """Each to its place: what was archived to that of `[archive]`."""
+    report = CopyReport()
+    listed = chosen.folder / folders.OBJECTS
+    for archived in (False, True):
+        if archived and not _has_archived(chosen):
+            break
+        there = stores.make_archive(config, data) if archived else None
+        there = there or stores.make_unpaused_store(config, data, chosen.store_id)
+        try:
+            with shown() as tell:
+                some = wanted(listed, hidden, archived=archived)
+                report.add(await _put_objects(folder, chosen, some, there, tell))
+        finally:
+            await there.close()
+    return report
+
+
+async def _put_objects(
+    folder: Path,
+    chosen: Snapshot,
+    listed: AsyncGenerator[CopyItem, None],
+    there: ObjectStore,
+    tell: Callable[[Progress], None],
+) -> CopyReport:
+    if not chosen.has_objects:
+        return await find_objects(listed, there, progress=tell)
+    source = FilesystemStore(folder / "objects", store_id=chosen.store_id)
     try:
-        listed = wanted(chosen.folder / folders.OBJECTS, hidden)
-        with shown() as tell:
-            if not chosen.has_objects:
-                return await find_objects(listed, there, progress=tell)
-            source = FilesystemStore(folder / "objects", store_id=chosen.store_id)
-            try:
-                return await copy_objects(listed, source, there, total=chosen.facts["objects"]["bytes"], progress=tell)
-            finally:
-                await source.close()
+        return await copy_objects(listed, source, there, total=chosen.facts["objects"]["bytes"], progress=tell)
     finally:
-        await there.close()
+        await source.close()
+
+
+def _has_archived(chosen: Snapshot) -> bool:
+    return any(entry.archived for entry in folders.read_list(chosen.folder / folders.OBJECTS))
 
 
 def _rows(config: Config, data: DataDirectory, chosen: Snapshot) -> None:
@@ -153,8 +181,8 @@ def _rows(config: Config, data: DataDirectory, chosen: Snapshot) -> None:
         from proxy.metadata.db.postgresql import holds_rows
 
         if not holds_rows(database):  # as above
-            with shown() as tell:
-                move(draft, database, lambda table, at, of: tell(Progress(f"copying {table}", at, of, "rows")))
+            with shown() as on_progress:
+                move(draft, database, lambda table, at, of: on_progress(Progress(f"copying {table}", at, of, "rows")))
     for beside in ("", "-wal", "-shm", ".lock"):
         draft.with_name(draft.name + beside).unlink(missing_ok=True)
     folders.sync(draft.parent)

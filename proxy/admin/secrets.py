@@ -1,6 +1,6 @@
 """secret put, list and remove, and pull-through list: what rules log in with, and the rules, from the machine itself.
 
-The same rows as through the API, without a policy asked: whoever may read the data directory may do this. A value is
+Writes the rows that the API writes, without a policy check: read access to the data directory is enough. A value is
 sealed before it leaves this process and printed by none of these.
 """
 
@@ -52,7 +52,7 @@ def put(config: Config, account: str, name: str, username: str, password: str) -
         await own.metadata.write_secrets(account, action, asked, sealed=sealed)
         return arn
 
-    return asyncio.run(_told(config, account, "PutSecretValue", name, run))
+    return asyncio.run(_run_audited(config, account, "PutSecretValue", name, run))
 
 
 def listed(config: Config, account: str) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def remove(config: Config, account: str, name: str) -> str:
         )
         return held.arn
 
-    return asyncio.run(_told(config, account, "DeleteSecret", name, run))
+    return asyncio.run(_run_audited(config, account, "DeleteSecret", name, run))
 
 
 def rules(config: Config, account: str) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ async def _users(own: WorkerContext, account: str) -> Mapping[str, Sequence[str]
     return found
 
 
-async def _told(config: Config, account: str, operation: str, name: str, run: Any) -> str:
+async def _run_audited(config: Config, account: str, operation: str, name: str, run: Any) -> str:
     found: str = await audited(
         config, account, operation, {"secretId": name}, run, source=SOURCE, command="wharfage secret"
     )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from proxy.app import keys, worker
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.processes import configure_log
+from proxy.app.stores import claim_archive
 from proxy.config.settings import Config
 from proxy.jobs.progress import Findings, Progress
 from proxy.model.errors import OperatorError
@@ -40,6 +41,7 @@ async def visiting(config: Config, run: Callable[[WorkerContext], Awaitable[T]],
             stack.callback(os.close, data_directory.lock_data_directory(data))
             await stack.enter_async_context(worker.metadata_service(config, data, masters))
         own = await stack.enter_async_context(open_context(config, data, masters, fills_cache=fills_cache))
+        await claim_archive(config, data, own.metadata)
         return await run(own)
 
 
@@ -92,7 +94,7 @@ def shown() -> Iterator[Callable[[Progress], None]]:
             bar.total = step.total
         bar.update(step.done - bar.n)
 
-    def tell(step: Progress) -> None:
+    def write_line(step: Progress) -> None:
         nonlocal due, doing, began, begun
         now = time.monotonic()
         if step.doing != doing:
@@ -103,7 +105,7 @@ def shown() -> Iterator[Callable[[Progress], None]]:
             sys.stderr.write(f"{step.doing}: {step.done:,}{of} {step.unit}{left(step, now - began, begun)}\n")
 
     try:
-        yield draw if sys.stderr.isatty() else tell
+        yield draw if sys.stderr.isatty() else write_line
     finally:
         if bar is not None:
             bar.close()

@@ -1,4 +1,4 @@
-"""check and rewrap: what is stored, looked through or wrapped anew."""
+"""check and rewrap: verify stored data, or wrap its keys again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 from proxy.admin.session import Say, existing, name, shown, visiting
 from proxy.app import stores
 from proxy.app.context import WorkerContext
+from proxy.auth import event_secrets as stored_event_secrets
 from proxy.auth import secrets as stored_secrets
 from proxy.blob.master_file import LOOK_SECONDS, MasterKeys
 from proxy.config.settings import Config
@@ -26,10 +27,10 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
 
     async def run(own: WorkerContext) -> int:
         grace = config.sweep.grace_hours * 3600
-        with shown() as tell:
+        with shown() as on_progress:
             if quick:
                 report = await quick_check.check_quickly(
-                    own.metadata, own.store, repair=repair, grace=grace, now=own.metadata.now, progress=tell
+                    own.metadata, own.store, repair=repair, grace=grace, now=own.metadata.now, progress=on_progress
                 )
             else:
                 report = await checking.check(
@@ -40,9 +41,9 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                     repair=repair,
                     grace=grace,
                     now=own.metadata.now,
-                    progress=tell,
+                    progress=on_progress,
                 )
-            await counting.check_counts(own.metadata, report, repair=repair, progress=tell)
+            await counting.check_counts(own.metadata, report, repair=repair, progress=on_progress)
         for what in _KINDS:
             name(what.replace("_", " "), getattr(report, what), say)
         say(
@@ -59,7 +60,7 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                 f"{report.removed} orphans removed, {report.recounted} counters corrected"
             )
         elif report.miscounted.count:
-            say("quotas are held by counters: wharfage check --repair counts them anew")
+            say("quotas use these counters: wharfage check --repair corrects them")
         return report.status
 
     stores.claim_store(config, existing(config))
@@ -75,7 +76,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
         await own.agreement.begin(moving=True)
         await _turn(config, own, rotate=rotate, running=running)
         if reseal:
-            with shown() as tell:
+            with shown() as on_progress:
                 done = await resealing.reseal(
                     own.metadata,
                     own.store,
@@ -83,28 +84,29 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                     own.pool,
                     rotate=None,
                     new_key=lambda: secrets.token_hex(16),
-                    progress=tell,
+                    progress=on_progress,
                 )
             name("not resealed", done.failed, say)
             say(
-                f"{done.resealed} blobs sealed anew ({done.resealed_bytes:,} bytes), {done.current} were already, "
+                f"{done.resealed} blobs resealed ({done.resealed_bytes:,} bytes), {done.current} were already, "
                 f"{done.changed} changed meanwhile, {done.quarantined} quarantined, {done.failed.count} failed"
                 f"{_plain(done.plain)}"
             )
             return done.status
-        with shown() as tell:
+        with shown() as on_progress:
             report = await rewrapping.rewrap(
                 own.metadata,
                 own.keys,
                 rotate=None,
                 secrets=own.agreement.sealer(stored_secrets.PURPOSE),
                 values=own.agreement.sealer(stored_secrets.VALUE_PURPOSE),
-                progress=tell,
+                event_secrets=own.agreement.sealer(stored_event_secrets.PURPOSE),
+                progress=on_progress,
             )
         name("not rewrapped", report.failed, say)
         say(
-            f"{report.rewrapped} data keys wrapped anew, {report.current} were already, "
-            f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets sealed anew"
+            f"{report.rewrapped} data keys rewrapped, {report.current} were already, "
+            f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets resealed"
             f"{_plain(report.plain)}"
         )
         return report.status

@@ -16,6 +16,7 @@ from proxy.jobs.image_fetch import ImageFetch
 from proxy.model.errors import Failure
 from proxy.registry.blobs import Blobs
 from proxy.storage.cache.store import CachedStore
+from proxy.storage.tiered import tier
 
 
 def warm(config: Config, references: Sequence[str], *, platform: str | None, say: Say) -> int:
@@ -25,10 +26,11 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
 
     async def run(own: WorkerContext) -> int:
         failed = await _fetch(config, own, parsed, platform, say)
-        if isinstance(own.store, CachedStore):
-            return await _read(
-                config, own, own.store, [each for each in parsed if each not in failed], platform, say
-            ) or (1 if failed else 0)
+        cached = tier(own.store, archived=False)
+        if isinstance(cached, CachedStore):
+            return await _read(config, own, cached, [each for each in parsed if each not in failed], platform, say) or (
+                1 if failed else 0
+            )
         return 1 if failed else 0
 
     stores.claim_store(config, existing(config))
@@ -46,7 +48,7 @@ async def _fetch(
         images = ImageFetch(own.metadata, mirror)
         for reference in references:
             if not await mirror.covers(account, reference.repository):
-                if not isinstance(own.store, CachedStore):
+                if not isinstance(tier(own.store, archived=False), CachedStore):
                     raise CommandRefused(
                         f'{reference}: there is no cache to warm: it needs [storage] backend = "s3", and [cache] mib'
                         " above 0; and no pull-through cache rule covers it"

@@ -88,14 +88,14 @@ def _kms(config: Config, context: str) -> KmsKeys:
 
     keys = config.keys
     of_arn = re.match(r"arn:[^:]*:kms:([^:]+):", keys.key_id)
-    place = KmsEndpoint(
+    endpoint = KmsEndpoint(
         key_id=keys.key_id,
         region=keys.region or (of_arn[1] if of_arn else config.registry.region),
         endpoint=keys.endpoint,
         access_key_id=keys.kms_access_key_id,
         secret_access_key=keys.kms_secret_access_key,
     )
-    return KmsKeys(Kms(place), context, cache_seconds=keys.cache_seconds)
+    return KmsKeys(Kms(endpoint), context, cache_seconds=keys.cache_seconds)
 
 
 def _are_under_a_key(config: Config, data: DataDirectory) -> bool:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
 from proxy.config.settings import Config
+from proxy.metadata.archive_contract import ArchivePort
 from proxy.metadata.client.client import MetadataClient
+from proxy.model.errors import Code, Failure
 from proxy.model.open_objects import OpenObjects
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage import marker
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
 from proxy.storage.null_open_objects import NullOpenObjects
+from proxy.storage.tiered import TieredStore
 
 if TYPE_CHECKING:
     from proxy.storage.s3.bucket import S3Location
@@ -45,7 +49,7 @@ def claim_store(config: Config, data: DataDirectory) -> str:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        store_id = s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        store_id = s3_marker.claim(_s3_location(config), config.storage.prefix, data.store_id, first=first)
         _learn_conditions(config, data)
         return store_id
 
@@ -57,14 +61,14 @@ def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        s3_marker.adopt(_place(config), config.storage.prefix, store_id)
+        s3_marker.adopt(_s3_location(config), config.storage.prefix, store_id)
         _learn_conditions(config, data)
 
 
 def _learn_conditions(config: Config, data: DataDirectory) -> None:
     from proxy.storage.s3.conditions_probe import learn_conditions  # loaded by those who want it
 
-    learn_conditions(_place(config), config.storage.prefix, data.store_conditions)
+    learn_conditions(_s3_location(config), config.storage.prefix, data.store_conditions)
 
 
 def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
@@ -73,7 +77,7 @@ def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
     from proxy.storage.s3.conditions import read_conditions  # loaded by those who want it
     from proxy.storage.s3.conditions_probe import describe
 
-    return read_conditions(data.store_conditions, describe(_place(config), config.storage.prefix))
+    return read_conditions(data.store_conditions, describe(_s3_location(config), config.storage.prefix))
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -104,16 +108,105 @@ def has_cache(config: Config) -> bool:
 async def make_store(
     config: Config, data: DataDirectory, client: MetadataClient, *, fills_cache: bool = True
 ) -> ObjectStore:
-    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`.
+    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`. With the archive, if any.
 
     It is behind this machine's cache if there is one. Without `fills_cache` nothing is read from that nor kept in it;
-    what is deleted goes from it all the same."""
+    what is deleted goes from it all the same. The archive is read past it."""
     store = await _pausing_store(config, data, client)
-    if not has_cache(config):
-        return store
-    from proxy.storage.cache.store import CachedStore  # loaded by those who want it
+    if has_cache(config):
+        from proxy.storage.cache.store import CachedStore  # loaded by those who want it
 
-    return CachedStore(store, data.cache, config.cache.mib * 2**20, fills=fills_cache)
+        store = CachedStore(store, data.cache, config.cache.mib * 2**20, fills=fills_cache)
+    archive = await asyncio.to_thread(make_archive, config, data)
+    return store if archive is None else TieredStore(store, archive)
+
+
+def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
+    """The place of `[archive]`, which objects are copied to and finished at once; None: it names none. Blocks."""
+    if not config.archive.names_a_place:
+        return None
+    store_id = marker.known_id(data.store_id)
+    if config.archive.path:
+        return FilesystemStore(_archive_folder(config), store_id=store_id, drafts=True)
+    from proxy.storage.s3.bucket import Bucket, load  # loaded by those who want it
+    from proxy.storage.s3.conditions import Conditions
+    from proxy.storage.s3.store import S3Store
+
+    storage, archive = config.storage, config.archive
+    bucket = Bucket(
+        _archive_location(config),
+        conditions=known_conditions(config, data) or Conditions(),  # one store's, in whichever bucket
+        session=load(),
+        storage_class=archive.storage_class,
+    )
+    return S3Store(
+        bucket,
+        NullOpenObjects(),
+        prefix=archive.prefix,
+        store_id=store_id,
+        part_size=storage.part_mib * 2**20,
+        buffer_bytes=2 * storage.part_mib * 2**20,
+        checksum=storage.checksum,
+        stall_seconds=1e6,
+    )
+
+
+async def claim_archive(config: Config, data: DataDirectory, rows: ArchivePort) -> None:
+    """Name the place of `[archive]` when it is empty and no row is about it, know it at all other times.
+
+    Failure StoreUnavailable when it is another one, or is not named while rows need it."""
+    store_id = await asyncio.to_thread(marker.known_id, data.store_id)
+    if not config.archive.names_a_place:
+        if await _any_archived(rows):
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                "rows name layers in an archive, and [archive] names no place",
+                hint="name it as before: its layers cannot be read without",
+            )
+        return
+    if store_id is None:
+        return  # nothing has begun here yet
+    if not await asyncio.to_thread(_is_archive, config, store_id):
+        if await _any_archived(rows):
+            where = config.archive.path or f"{config.archive.bucket}/{config.archive.prefix}"
+            raise marker.wrong_store(f"is the place of [archive] mounted, and the right one, {where}?", None)
+        await asyncio.to_thread(adopt_archive, config, store_id)
+
+
+def adopt_archive(config: Config, store_id: str) -> None:
+    """Let the place of `[archive]` be the one of the registry whose store has that id; as `marker.adopt`. Blocks."""
+    if config.archive.path:
+        marker.adopt(_archive_folder(config), store_id)
+    else:
+        from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
+
+        s3_marker.adopt(_archive_location(config), config.archive.prefix, store_id)
+
+
+def _is_archive(config: Config, store_id: str) -> bool:
+    """Whether the place bears that name."""
+    if config.archive.path:
+        return marker.known_id(_archive_folder(config) / marker.NAME) == store_id
+    from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
+
+    return s3_marker.find(_archive_location(config), config.archive.prefix) == store_id
+
+
+async def _any_archived(rows: ArchivePort) -> bool:
+    try:
+        return await rows.any_archived()
+    except Failure as failure:
+        if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release has none
+            return False
+        raise
+
+
+def _archive_folder(config: Config) -> Path:
+    return Path(config.archive.path).absolute()
+
+
+def _archive_location(config: Config) -> S3Location:
+    return dataclasses.replace(_s3_location(config), bucket=config.archive.bucket)
 
 
 async def _pausing_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
@@ -151,7 +244,7 @@ def _bucket_store(
 
     storage = config.storage
     return S3Store(
-        Bucket(_place(config), conditions=conditions or Conditions(), session=load()),
+        Bucket(_s3_location(config), conditions=conditions or Conditions(), session=load()),
         open_objects,
         prefix=storage.prefix,
         store_id=store_id,
@@ -170,12 +263,12 @@ def make_links(config: Config) -> S3Links | None:
     from proxy.storage.s3.bucket import load  # loaded by those who want it
     from proxy.storage.s3.signed_urls import S3Links
 
-    place = _place(config)
-    public = dataclasses.replace(place, endpoint=storage.public_endpoint or place.endpoint)
+    location = _s3_location(config)
+    public = dataclasses.replace(location, endpoint=storage.public_endpoint or location.endpoint)
     return S3Links(public, prefix=storage.prefix, session=load())
 
 
-def _place(config: Config) -> S3Location:
+def _s3_location(config: Config) -> S3Location:
     from proxy.storage.s3.bucket import S3Location  # loaded by those who want it
 
     storage = config.storage

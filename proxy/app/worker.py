@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.app import bootstrap
+from proxy.app.archive import make_archiving
 from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
@@ -27,6 +28,7 @@ from proxy.app.metadata import metadata_addresses, node_name, trusted_authoritie
 from proxy.app.mirror import make_pull_through_upkeep, open_mirror
 from proxy.app.replication import open_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
+from proxy.app.stores import claim_archive
 from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
@@ -121,6 +123,7 @@ async def metadata_service(
             key_seconds=config.identity.key_days * 86_400 or None,
             lasting_key=config.keys.access_key_id,
             expire_unpulled=config.lifecycle.expire_unpulled,
+            archives=config.archive.names_a_place,
             peer_regions=frozenset(peer.region for peer in config.peers.entries),
         ),
         prepare=partial(bootstrap.first_start, config, data, masters),
@@ -155,6 +158,7 @@ async def serve_worker(
     ):
         if not await wait_for_metadata(context.metadata, stop):
             return
+        await claim_archive(config, data, context.metadata)
         await context.agreement.begin()
         pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
@@ -162,6 +166,7 @@ async def serve_worker(
         mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
+        archiving = make_archiving(context)
         replicating = await held.enter_async_context(open_replicating(config, context))
         upkeep = make_pull_through_upkeep(config, context, mirror, trail)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
@@ -187,7 +192,12 @@ async def serve_worker(
             asyncio.create_task(
                 run_queue(
                     context.metadata,
-                    [event_jobs(config, context, targets), replicating.kind(), *upkeep.kinds()],
+                    [
+                        event_jobs(config, context, targets),
+                        replicating.kind(),
+                        *upkeep.kinds(),
+                        *([archiving.kind()] if archiving else ()),
+                    ],
                     random=random.random,
                     now=context.metadata.now,
                 ),
@@ -196,7 +206,8 @@ async def serve_worker(
             asyncio.create_task(  # beside the sweep: it may take most of its interval
                 run_tasks(
                     context.metadata,
-                    lifecycle_tasks(lifecycle, config.lifecycle.interval_seconds),
+                    lifecycle_tasks(lifecycle, config.lifecycle.interval_seconds)
+                    + (archiving.tasks() if archiving else ()),
                     random=random.random,
                     clock=time.monotonic,
                 ),

@@ -1,11 +1,10 @@
-"""What every door calls before anything is done: may this caller do this, here, now?
+"""The access decision that every protocol calls before an operation: may this caller do this now?
 
-Looks up what has a say (the repository's policy and tags, the registry's policy) and lets `auth.policy` decide. The
-look-ups are passed in; their answers are of this moment, so that a change counts from the next request on.
+Looks up the policies that apply (the repository's with its tags, the registry's) and calls `auth.policy`. The look-ups
+are passed in and always current, so a change takes effect with the next request.
 
-A decision is kept with all that it hung on: caller, action, resource, what the look-ups answered, and the value of each
-condition key that any of the documents reads, aws:TokenIssueTime too. It is used again only while every one of these is
-the same.
+A decision is cached with all its inputs: caller, action, resource, the look-ups' answers, and the value of each
+condition key that a document reads, aws:TokenIssueTime too. It is reused only while all of them are the same.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ DECISIONS_MAX = 65_536
 
 
 class PolicyLookups(Protocol):
-    """The part of `metadata.contract.Metadata` that has a say."""
+    """The part of `metadata.contract.Metadata` with policies."""
 
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess: ...
 
@@ -44,12 +43,12 @@ class PolicyLookups(Protocol):
 
 
 class Access:
-    """One worker's answers."""
+    """One worker's decisions and their cache."""
 
     def __init__(self, lookups: PolicyLookups) -> None:
         self._lookups = lookups
         self._callers: WeakKeyDictionary[Caller, _CallerQuestions] = WeakKeyDictionary()
-        self._decided = 0  # since all were dropped; never fewer than are kept
+        self._decided = 0  # decisions since the cache was last emptied; at least as many as it has
 
     async def decide(
         self,
@@ -61,11 +60,11 @@ class Access:
         *,
         below: bool = False,
     ) -> Decision:
-        """Whether `caller` may do `action` on `resource`: a whole ARN, or `*` where the action has no resource type;
-        with `below` on everything that the star at its end stands for (`decision.Question`).
+        """Whether `caller` may do `action` on `resource`: a full ARN, or `*` if the action has no resource type; with
+        `below` on all resources that match the star at its end (`decision.Question`).
 
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
-        case. MetadataUnavailable when what has a say cannot be looked up.
+        case. MetadataUnavailable when the policies cannot be looked up.
         """
         undated = caller.undated or caller
         questions_of_caller = self._callers.get(undated)
@@ -94,8 +93,7 @@ class Access:
         return decision
 
     def depends_on_clock(self, caller: Caller, action: str, resource: str) -> bool:
-        """Whether what was just decided may be otherwise later, though nothing it hung on has changed. True as well of
-        what was not decided lately."""
+        """Whether a decision just made depends on the clock. True also for one that is not in the cache."""
         questions_of_caller = self._callers.get(caller.undated or caller)
         question = (
             questions_of_caller.questions.get((action, resource, False)) if questions_of_caller is not None else None
@@ -112,20 +110,20 @@ class Access:
         *,
         below: bool = False,
     ) -> None:
-        """Failure AccessDenied, in AWS's words, unless `decide` allows it."""
+        """Failure AccessDenied with AWS's text, unless `decide` allows it."""
         decision = await self.decide(caller, action, resource, info, extra, below=below)
         if not decision.allowed:
             raise Failure(Code.ACCESS_DENIED, decision.message)
 
 
 def repository_named(resource: str) -> str:
-    """The name in a repository's ARN; empty for every other resource, and for a pattern of several."""
+    """The name in a repository's ARN; empty for any other resource, and for a pattern."""
     head, _, name = resource.partition(":repository/")
     return name if head.startswith("arn:aws:ecr:") and "*" not in name and "?" not in name else ""
 
 
 class _CallerQuestions:
-    """What has been asked for one caller. It must not hold the caller, which would then never go."""
+    """The cached questions of one caller. It must not reference the caller, or that would never be freed."""
 
     __slots__ = ("_layers", "questions")
 
@@ -134,7 +132,7 @@ class _CallerQuestions:
         self.questions: dict[tuple[str, str, bool], _CachedQuestion] = {}
 
     def ask(self, caller: Caller, action: str, resource: str, below: bool) -> _CachedQuestion:
-        """What has not been asked yet."""
+        """Add a new question."""
         if len(self.questions) >= QUESTIONS_MAX:
             self.questions.clear()
         found = self.questions[action, resource, below] = _CachedQuestion(caller, self._layers, action, resource, below)
@@ -142,9 +140,9 @@ class _CallerQuestions:
 
 
 class _CachedQuestion:
-    """One question: whose say is to be looked up, and its decisions by the values of the keys that the documents read.
+    """One question: the policies to look up, and cached decisions by the values of the condition keys that they read.
 
-    What caller and resource say is the same as long as they are; what is left are the request's facts and extra keys.
+    Keys of caller and resource are the same for one question; the request's facts and extra keys vary.
     """
 
     __slots__ = (
@@ -156,7 +154,8 @@ class _CachedQuestion:
     def __init__(
         self, caller: Caller, layers: tuple[PolicyLayer, ...], action: str, resource: str, below: bool
     ) -> None:
-        """`account` is empty where neither registry nor repository has a say, `repository` where it names none."""
+        """`account` is empty if no registry's or repository's policy applies, `repository` if no repository is
+        named."""
         self._action = action
         self._resource = resource
         self._below = below
@@ -167,7 +166,7 @@ class _CachedQuestion:
         self.begin(None, None)
 
     def begin(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> None:
-        """Of what has been decided, nothing counts any more: the look-ups have begun to answer this."""
+        """Drop the decisions: the look-ups' answers have changed."""
         self._repository = repository
         self._registry = registry
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
@@ -178,13 +177,13 @@ class _CachedQuestion:
         self.decisions: dict[Hashable, Decision] = {}
 
     def has_same_lookups(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:
-        # Look-ups that are kept answer with the same object; comparing whole texts is for those that are not.
+        # A cached look-up returns the same object; whole texts are compared only if it does not.
         if self._repository is repository and self._registry is registry:
             return True
         return self._repository == repository and self._registry == registry
 
     def values(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Hashable:
-        """All that can differ between two requests with this question, so far as a document reads it."""
+        """The values that a document reads and that may differ between two requests with this question."""
         told = self._info(info)
         if self._reads_issue_time:  # by which alone passwords of one caller differ (`Caller.undated`)
             told = (told, caller.token_issued)
@@ -193,7 +192,7 @@ class _CachedQuestion:
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])
 
     def settle(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Decision:
-        """The decision, made anew."""
+        """Make the decision."""
         tags = self._repository.tags if self._repository is not None else ()
         context = request_context(caller, info, self._resource, tags, extra)
         question = Question(self._action, self._resource, context, self._below)

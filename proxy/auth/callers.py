@@ -1,10 +1,10 @@
-"""Whoever asks, as one object that stays the same for as long as nothing about them changed.
+"""Makes the `Caller` of a request's credentials; one object as long as nothing about the caller has changed.
 
-Decisions are kept by a caller's identity (`auth.policy`), so the same credentials must give the same `Caller` while
-what their account says of them is the same. Every door gets its callers here: signed requests, docker's password and
-links to layers, so this is where credentials end with their principal, with the long-lived key behind them (deleted,
-inactive, expired), and by a revocation. Kept are a bounded number, the least recently seen go first. Look-ups are
-passed in; nothing is answered without one, so that a change counts from the next request on.
+Decisions are cached by the identity of the object (`auth.access`), so the same credentials must give the same `Caller`
+while its principal is unchanged. Every protocol gets its callers here (signed requests, docker's password, links to
+layers), so here credentials end with their principal, with their long-lived key (deleted, inactive, expired), and by a
+revocation. The cache is bounded; the least recently used callers are evicted. Every call makes a look-up, which is
+passed in, so a change takes effect with the next request.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from proxy.auth.revocation import is_revoked
 from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal, Session
 from proxy.model.lru import Lru
 
-CALLERS_MAX = 4096  # some 500 bytes each beyond the principals, which the metadata cache holds anyway
+CALLERS_MAX = 4096  # about 500 bytes each besides the principals, which the metadata cache has anyway
 
 
 class CallerLookups(Protocol):
-    """The part of `metadata.contract.Metadata` that knows who somebody is."""
+    """The part of `metadata.contract.Metadata` with principals and keys."""
 
     async def principal(self, principal_id: str) -> Principal | None: ...
 
@@ -32,7 +32,7 @@ class CallerLookups(Protocol):
 
 
 class Callers:
-    """One worker's callers. To be shared by all its doors."""
+    """One worker's callers, shared by all protocols."""
 
     def __init__(
         self, lookups: CallerLookups, clock: Callable[[], float] = time.time, *, keep: int = CALLERS_MAX
@@ -51,11 +51,11 @@ class Callers:
         access_key_id: str = "",
         issued: float | None = None,
     ) -> Caller | None:
-        """The caller behind a principal's unique id, in that session, or with that long-lived key. `issued` is when the
-        docker password or the link was made that says so.
+        """The caller for a principal's unique id, in that session, or with that long-lived key. `issued` is the time of
+        issue of a docker password or link.
 
-        None: the principal is deleted, disabled, or of another account than the credentials say, the key is not in
-        force, or they are revoked; they do not count then. The look-ups' failures pass through."""
+        None if the credentials do not count: the principal is deleted, disabled, or of another account, the key is not
+        in force, or they are revoked. The look-ups' failures pass through."""
         expires = None
         if session is None and access_key_id:
             key = await self._lookups.access_key(access_key_id)
@@ -71,7 +71,7 @@ class Callers:
         return self._cached(principal, session, session_policies, access_key_id, issued, expires)
 
     def of_key(self, key: AccessKey) -> Caller | None:
-        """The caller with a long-lived key that has just been looked up. None: its age has ended it."""
+        """The caller with a long-lived key that was just looked up. None: the key has expired."""
         return (
             None
             if self._is_over(key)
@@ -85,7 +85,7 @@ class Callers:
         if not session.policy and not session.policy_arns:
             return None
         own = (AttachedPolicy(session.policy),) if session.policy else ()
-        # A policy that is gone is left out and allows nothing; what was to narrow the session still does.
+        # A deleted session policy allows nothing, so it still narrows the session.
         found = await self._lookups.policy_documents(account, session.policy_arns) if session.policy_arns else ()
         return (*own, *found)
 
@@ -115,7 +115,7 @@ _Name = tuple[str, str, Session | None, float | None]
 
 @dataclass(slots=True)
 class _CachedCaller:
-    """A caller, and the look-up's object that last said the same of it: nothing is compared while that one comes."""
+    """A caller and its last look-up's answer: while the same object is returned, nothing is compared."""
 
     caller: Caller
     seen: Principal

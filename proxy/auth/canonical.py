@@ -1,8 +1,8 @@
-"""The canonical request of SigV4: one spelling of a request, which both sides hash.
+"""The canonical request of SigV4: the form of a request that client and server hash.
 
-Source: "Create a signed AWS API request" (AWS IAM User Guide), as every service but S3 has it. Where clients differ in
-how they spell one query, `canonical_queries` gives both forms; they always mean the same parameters, so that whoever
-alters a query between them alters nothing.
+Source: "Create a signed AWS API request" (AWS IAM User Guide), the rules for every service but S3. Clients spell some
+queries in two ways; `canonical_queries` returns both. Both mean the same parameters, so accepting both is safe. Used by
+`sigv4`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def canonical_path(path: str) -> str:
 
 
 def canonical_query(query: str, without: Collection[str] = ()) -> str:
-    """Names and values decoded, encoded anew by RFC 3986, sorted by encoded name, then by encoded value.
+    """Names and values decoded, encoded again by RFC 3986, sorted by encoded name, then by encoded value.
 
-    A `+` is a space, as it is to whoever reads the form, and as AWS's published case of odd letters has it. Parameters
-    named in `without` are left out.
+    A `+` is a space, as in a form and in AWS's published test. Parameters named in `without` are left out.
     """
     return _joined((_encoded(name), _encoded(value)) for name, value in _pairs(query, without))
 
 
 def canonical_queries(query: str, without: Collection[str] = ()) -> tuple[str, ...]:
-    """`canonical_query`, and where it differs the parameters sorted as they were spelled: botocore signs a URL so."""
+    """`canonical_query`, and if it differs the parameters sorted as they were spelled, which is how botocore signs a
+    URL."""
     anew = canonical_query(query, without)
     spelled = _joined(_pairs(query, without))
     return (anew,) if spelled == anew else (anew, spelled)

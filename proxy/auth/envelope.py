@@ -1,4 +1,4 @@
-"""Small sealed values: secrets, tokens, hash states - anything that fits in memory and must not be read or altered.
+"""Seals small values: secrets, tokens, hash states - anything that fits in memory and must not be read or altered.
 
     0        1          2            2+n      18+n     30+n                        −16
     +--------+----------+------------+--------+--------+---------------------------+--------+
@@ -34,7 +34,7 @@ _TAG_LABEL = b"wharfage tag 1"
 
 
 class SmallSealer:
-    """Seals for one purpose: what was sealed for another, or bound to something else, does not open."""
+    """Seals for one purpose. A value that was sealed for another purpose, or bound to something else, does not open."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class SmallSealer:
     ) -> None:
         """`keys` are (key id of 1 to 255 bytes, 32 bytes), the active one first; ValueError when they are not.
 
-        Given as a function, they are asked for each time, and taken anew when what it returns is another object.
+        A function is called each time, and the keys are read again when it returns another object.
         """
         self._source: Callable[[], Sequence[tuple[str, bytes]]] = keys if callable(keys) else lambda: keys
         self._taken: Sequence[tuple[str, bytes]] | None = None
@@ -56,7 +56,7 @@ class SmallSealer:
         self._take()
 
     def seal(self, plain: bytes, bound_to: bytes = b"") -> bytes:
-        """The value under the active key. `bound_to` must be given again, the same, to open it."""
+        """Seal with the active key. `open` needs the same `bound_to`."""
         self._take()
         salt = self._random(SALT_LENGTH)
         nonce = self._random(NONCE_LENGTH)
@@ -65,7 +65,7 @@ class SmallSealer:
         return head + salt + nonce + cipher.encrypt(nonce, plain, self._associated(self._active, bound_to))
 
     def open(self, sealed: bytes, bound_to: bytes = b"") -> bytes:
-        """The plain value; ValueError, without saying more, when it is not whole, not ours, or bound to another."""
+        """The plain value; a ValueError without details if it was altered, is not ours, or is bound to another."""
         self._take()
         if len(sealed) < 2 or sealed[0] != VERSION:
             raise ValueError("not a sealed value of a version we know")
@@ -96,7 +96,7 @@ class SmallSealer:
         return any(hmac.compare_digest(tag, each) for each in made)
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether it names the active key; not whether it opens."""
+        """Whether it names the active key; it may still not open."""
         self._take()
         return sealed[:1] == bytes((VERSION,)) and sealed[1 : 2 + len(self._active)] == (
             bytes((len(self._active),)) + self._active

@@ -1,10 +1,10 @@
-"""What signs events to webhooks: a secret an account, sealed at rest, and the header that it makes.
+"""Secrets that sign events for webhooks: one an account, sealed at rest, and the headers of a signature.
 
     X-Wharfage-Timestamp: 1796200000
     X-Wharfage-Signature: v1=HEX                HMAC-SHA256(secret, timestamp "." body)
 
-While a secret is rotated the header has a signature by each, separated by a comma. Who receives takes any that is
-right, and refuses a timestamp that is more than five minutes off.
+During a rotation the header has a signature by each secret, separated by a comma. The receiver accepts any that is
+right, and refuses a timestamp that is more than five minutes off. Used by `jobs.event_delivery` and `admin`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def new_secret() -> str:
 
 
 def seal_event_secret(sealer: SmallSealer, account: str, secret: str) -> bytes:
-    """What a row holds. `sealer` is one for `PURPOSE`."""
+    """The sealed value for a row. `sealer` is one for `PURPOSE`."""
     return sealer.seal(secret.encode(), account.encode())
 
 
 def open_event_secret(sealer: SmallSealer, account: str, sealed: bytes) -> str:
-    """ValueError when the row is not this account's, or no master key here opens it."""
+    """The secret; ValueError if the row is another account's, or no master key here opens it."""
     return sealer.open(sealed, account.encode()).decode()
 
 

@@ -1,15 +1,15 @@
-"""Slows down who tries logins that fail: by client (`http/forwarded.client_of`) and by the key that was named.
+"""Slows down failing logins, by client (`http.forwarded.client_of`) and by the named key.
 
     up to `free` failures within FORGET_SECONDS      nothing
     each further one                                 no more logins for 1 s, 2 s, 4 s … LONGEST_SECONDS
 
-A client's failures hold for all that it tries. A key's hold only for clients that have a quarter of `free` on record
-themselves: who comes from elsewhere with the right signature is let in, however many others have tried that key. A
-client that has proven a key may go on using it, too, unless `free` failures for that key came from there since. Callers
-make exceptions for what cannot be guessed: a token that this server sealed.
+A client's failures delay all its logins. A key's failures delay only clients that have a quarter of `free` failures
+themselves: another client with the right signature is let in, however many have tried the key. A client that has
+proven a key may go on using it, unless `free` failures for that key came from it since. Callers make exceptions for
+what cannot be guessed: a token that this server sealed.
 
-Promises: bounded memory, whatever is made up (least recently failed entries go first); one worker's view, so that N
-workers let through N times as many. Must not know any door's error, nor secrets.
+Promises: bounded memory for any input (entries with the oldest failure are evicted first); one worker's view, so N
+workers let through N times as many. Used by `oci` and `ecr`. Must not know any protocol's error, nor secrets.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Failures:
 
 
 class FailedLogins:
-    """One worker's. `free` is 0 where nobody is slowed down."""
+    """One worker's records. `free` 0: never delay."""
 
     def __init__(self, free: int, *, clock: Callable[[], float] = time.monotonic, entries: int = ENTRIES) -> None:
         self._free = free
@@ -44,7 +44,7 @@ class FailedLogins:
         self._proven = Lru[tuple[str, str], int](entries)  # failures since
 
     def wait(self, client: str, key: str = "") -> float:
-        """Seconds until that client may try a login (with that key); 0: now."""
+        """Seconds until the client may try a login (with that key); 0: now."""
         if not self._free or not client or self._proven.peek((client, key), self._free) < self._free:
             return 0.0
         own = self._recent(self._clients, client)
@@ -54,7 +54,7 @@ class FailedLogins:
         return max(0.0, max(own.until, of_key.until if of_key is not None else 0.0) - self._clock())
 
     def failed(self, client: str, key: str = "") -> None:
-        """A login of that client failed; `key` is one that exists, if it named one."""
+        """Record a failed login of the client; `key` is the existing key that it named, if any."""
         if not self._free or not client:
             return
         since = self._proven.peek((client, key))
@@ -65,7 +65,7 @@ class FailedLogins:
             self._count(self._keys, key, "key")
 
     def proven(self, client: str, key: str) -> None:
-        """That client has just shown that it has that key."""
+        """Record that the client has proven that it has the key."""
         if self._free and client:
             self._proven[client, key] = 0
 

@@ -1,10 +1,9 @@
-"""Who asks at /v2/: HTTP Basic, user `AWS`, the token as password.
+"""Authenticates requests at /v2/: HTTP Basic with user `AWS` and the token as password. Used by `oci`.
 
-Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the header's hash, so a
-request usually costs one SHA-256 of the header and one look-up, of the access key that the token was fetched with. It
-is made on every request, hence a token whose key or principal is gone is refused by the next one. A token that a
-session fetched gives that session back, with its policies of this moment. No text or exception here carries the header
-or token.
+Opening a token costs one AES-GCM and one inflate. Claims are cached by the header's hash, so a request usually costs
+one SHA-256 of the header and one look-up, of the access key that the token was issued for. The look-up is made for
+every request, so a token is refused as soon as its key or principal is gone. A session's token gives the session with
+its current policies. No text or exception here has the header or token.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ EXPIRED_TEXT = "Your authorization token has expired. Reauthenticate and try aga
 
 
 class Unauthenticated(Exception):
-    """No credentials, or none that count. The door answers 401 with its challenge; why is not said."""
+    """No credentials, or none that count. The answer is 401 with a challenge, and gives no reason."""
 
 
 class BasicAuthenticator:
-    """Turns an `Authorization` header into the caller of this moment."""
+    """Turns an `Authorization` header into the current caller."""
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class BasicAuthenticator:
         region: str,
         keep: int = CLAIMS_MAX,
     ) -> None:
-        """`callers` are those of all doors; `clock` tells epoch seconds."""
+        """`callers` are shared by all protocols; `clock` returns epoch seconds."""
         self._callers = callers
         self._tokens = tokens
         self._clock = clock
@@ -52,9 +51,9 @@ class BasicAuthenticator:
         self._cache = Lru[bytes, TokenClaims](keep)
 
     async def authenticate_basic(self, header: str | None) -> Caller:
-        """The caller, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
+        """The caller, or Unauthenticated; an expired token is Failure AccessDenied with ECR's text.
 
-        `header` is the value of the one `Authorization` header, None when there is none. The look-up's own failures
+        `header` is the value of the only `Authorization` header, None when there is none. The look-up's failures
         (MetadataUnavailable) pass through.
         """
         claims = self._claims(header)
@@ -73,7 +72,7 @@ class BasicAuthenticator:
         return caller
 
     def good_until(self, header: str, caller: Caller) -> float:
-        """When the token of a header that has just been authenticated as `caller`'s ends by itself, epoch seconds."""
+        """When the token of a header that was just authenticated as `caller`'s expires, in epoch seconds."""
         expires = self._claims(header).expires
         return expires if caller.key_expires is None else min(expires, caller.key_expires)
 

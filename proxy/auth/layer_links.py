@@ -1,12 +1,12 @@
-"""The links of GetDownloadUrlForLayer: whoever has one may fetch one layer, for a quarter of an hour.
+"""The tokens in GetDownloadUrlForLayer's links: the holder may fetch one layer, for a quarter of an hour.
 
-    token  = sealed word (`sealedjson`) of the claims
+    token  = sealed word (`auth.sealed_json`) of the claims
     claims = {"v": 1, "p": principal id, "a": its account, "k": access key id, "s": session, where there is one,
               "g": region, "r": registry, "n": repository, "d": digest, "i": issued, "e": expires}, in epoch seconds
 
-As AWS's pre-signed links it needs no other credentials, is good from any address, and goes on for its time when a
-policy changes. It ends at once with the principal and the long-lived key that asked for it, and with the layer's being
-in that repository. It is a secret: it goes into no log. Must not know HTTP or rows.
+Like AWS's presigned links it needs no other credentials, is valid from any address, and stays valid when a policy
+changes. It ends at once with its principal, with the long-lived key that requested it, and when the layer leaves the
+repository. It is a secret and must not be logged. Used by `ecr.layers` and `ecr.downloads`. Must not know HTTP or rows.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from proxy.model.identity import Caller, Session
 
 PURPOSE = "layer-link"
 LIFETIME = 900
-TOKEN_MAX = 12 * 1024  # a session's policies and tags are some 4 KB of it at most
+TOKEN_MAX = 12 * 1024  # of which a session's policies and tags take about 4 KB at most
 _VERSION = 1
 
 
 class LinkInvalid(Exception):
-    """Not a link of this registry, of another layer or region, or one whose time is over. Which is not said."""
+    """Not a link of this registry, one for another layer or region, or an expired one; it does not say which."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerLink:
-    """What a token says: who asked, and for which layer of whose repository. `issued` is epoch seconds."""
+    """A token's claims: who requested it, for which layer of which repository. `issued` is epoch seconds."""
 
     principal_id: str
     principal_account: str
@@ -43,7 +43,7 @@ class LayerLink:
 
 
 class LayerLinks:
-    """Issues and reads tokens with one sealer (keys derived for `PURPOSE`), of one region."""
+    """Issues and reads one region's tokens with a sealer for `PURPOSE`."""
 
     def __init__(self, sealer: SmallSealer, region: str) -> None:
         self._sealer = sealer
@@ -67,7 +67,7 @@ class LayerLinks:
         return seal_document(self._sealer, claims)
 
     def read(self, token: str, digest: str, now: float) -> LayerLink:
-        """What a token that is ours, of this layer and not over, says. LinkInvalid."""
+        """The claims of a valid token for this layer. LinkInvalid."""
         if not 0 < len(token) <= TOKEN_MAX:
             raise LinkInvalid
         try:

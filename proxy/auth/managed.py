@@ -1,7 +1,7 @@
-"""AWS's own managed policies, by ARN: what can be attached in every account and changed in none.
+"""AWS's managed policies, by ARN: they can be attached in every account and changed in none.
 
-Documents are AWS's default versions; of ReadOnlyAccess only what concerns the services that are served here (ECR, STS,
-IAM, and KMS, which seals). Source: AWS Managed Policy Reference; `version` and times are those given there.
+Documents are AWS's default versions; ReadOnlyAccess is reduced to the services that exist here (ECR, STS, IAM, KMS).
+Source: AWS Managed Policy Reference; `version` and times are those given there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ManagedPolicy:
-    """`version` is AWS's default version at the time; `created` and `updated` are epoch seconds."""
+    """`version` is AWS's default version; `created` and `updated` are epoch seconds."""
 
     policy_id: str
     arn: str
@@ -102,7 +102,7 @@ _ALL = (
         ),
     ),
     _policy(
-        "ANPAZKAPJZG4PULLONLY2",  # AWS publishes no id of this one: ours
+        "ANPAZKAPJZG4PULLONLY2",  # our own: AWS publishes no id of this policy
         "AmazonEC2ContainerRegistryPullOnly",
         "Provides access to pull images from Amazon EC2 Container Registry repositories.",
         1,

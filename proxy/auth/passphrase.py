@@ -27,25 +27,25 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from proxy.model.errors import OperatorError
 
 FORMAT, VERSION = "wharfage sealed files", 1
-SHORTEST = 12  # characters of a passphrase: who finds a backup may guess for as long as they like
+SHORTEST = 12  # characters of a passphrase: a backup that is found can be attacked offline
 COST = 2**17  # scrypt's n: with r = 8 128 MiB and 0.3 s for each guess
 _R, _P = 8, 1
 _MEMORY_MAX = 2**30  # bytes that a document may ask scrypt to take (128 · n · r)
 
 
 class SealError(OperatorError):
-    """It cannot be opened, or no such passphrase can be used; the text says why."""
+    """The document cannot be opened, or the passphrase cannot be used; the text gives the reason."""
 
 
 def check_passphrase(passphrase: str) -> str:
-    """The passphrase, when it is one that may be used. SealError."""
+    """The passphrase, if it is acceptable. SealError."""
     if len(passphrase) < SHORTEST:
         raise SealError(f"a passphrase has at least {SHORTEST} characters")
     return passphrase
 
 
 def seal_files(files: Mapping[str, bytes], passphrase: str, *, cost: int = COST) -> bytes:
-    """The document. Takes 0.3 s and 128 MiB at the usual `cost`: not for an event loop."""
+    """Seal files into a document. Takes 0.3 s and 128 MiB at the usual `cost`: not for an event loop."""
     salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
     document: dict[str, Any] = {
         "format": FORMAT,

@@ -1,9 +1,9 @@
-"""What a pull-through cache rule logs in with: its secret, opened in the worker that asks the upstream.
+"""Credentials of a pull-through cache rule: its secret, opened in the worker that sends requests to the upstream.
 
     {"username": "...", "accessToken": "..."}      the value of a secret whose name begins with ecr-pullthroughcache/
 
-Called by who asks upstreams, and by `ecr` where a rule is saved or validated. Nothing of a value is in any error here.
-Must not know where rows are kept.
+Called by `app.mirror`, and by `ecr` when a rule is saved or validated. No error has any part of a value. Must not know
+where rows are stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxy.model.secrets import PULL_THROUGH_PREFIX, SecretHead, SecretVersion, 
 
 
 class Lookups(Protocol):
-    """The part of `metadata.contract.Metadata` that has secrets."""
+    """The part of `metadata.contract.Metadata` with secrets."""
 
     async def secret(self, account: str, secret_id: str) -> SecretHead | None: ...
 
@@ -27,7 +27,7 @@ class Lookups(Protocol):
 
 
 class UpstreamCredentials:
-    """One worker's. `sealer` is one for `auth.secrets.VALUE_PURPOSE`, `region` this registry's."""
+    """One worker's credentials. `sealer` is one for `auth.secrets.VALUE_PURPOSE`, `region` this registry's."""
 
     def __init__(self, lookups: Lookups, sealer: SmallSealer, *, region: str) -> None:
         self._lookups = lookups
@@ -41,7 +41,7 @@ class UpstreamCredentials:
         return await self.open(rule.account, rule.credential_arn) if rule.credential_arn else None
 
     async def open(self, account: str, arn: str) -> UpstreamCredential:
-        """The current value of a secret of that account, in this region, as `of` has it."""
+        """The current value of a secret of that account, in this region; raises as `of`."""
         found = await self._lookups.secret_version(account, arn) if self._may_be(account, arn) else None
         if found is None:
             raise await self._why_not(account, arn)

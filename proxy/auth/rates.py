@@ -1,17 +1,17 @@
-"""Request rates: how often an account may ask for an operation, whichever worker of whichever node it asks.
+"""Request rates: how often an account may call an operation, over all workers and nodes.
 
-The bucket is a row of the metadata service, one an account and operation. A worker leases tokens from it, as many as
-are asked for at the moment and, once a lease was used up, up to a tenth of a second's worth ahead: a request costs a
-call to the service only now and then, and of slow rates (PutImage: 10 a second) every token is leased for the request
-that needs it. A lease ends after `LEASE_SECONDS`, used or not.
+The token bucket is a row of the metadata service, one for each account and operation. A worker leases tokens from it:
+as many as requests wait, and once a lease was used up, up to a tenth of a second's worth ahead. So few requests cost a
+call to the service, and at slow rates (PutImage: 10 a second) every token is leased for the request that needs it. A
+lease ends after `LEASE_SECONDS`, used or not.
 
-What that promises, for any number of workers and nodes: in a window of T seconds an account is let through at most
-`burst + per_second * (T + LEASE_SECONDS)` requests of an operation, for each of them used a token that the bucket gave
-in that window or in the second before. What is leased ahead and then not used is lost, which is at most as much as
-its worker had used just before, and at most a tenth of a second's worth.
+Promises, for any number of workers and nodes: in a window of T seconds at most `burst + per_second * (T +
+LEASE_SECONDS)` requests of an account's operation pass, because each uses a token from that window or the second before
+it. Tokens leased ahead and not used are lost: at most as many as the worker had used just before, and at most a tenth
+of a second's worth.
 
-Without the metadata service nobody is stopped who would not be anyway: each worker then lets through the rate by
-itself, so that N workers let through N times the rate at most. Must not know any door's error.
+Without the metadata service each worker applies the rate by itself, so N workers let through at most N times the rate.
+Used by `oci` and `ecr`. Must not know any protocol's error.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from proxy.model.lru import Lru
 from proxy.model.quotas import Rate
 
 LEASE_SECONDS = 1.0
-AHEAD_SECONDS = 0.1  # of the rate: what a lease may hold beyond the requests at hand
-PAUSE_SECONDS = 0.05  # an empty bucket is left alone for so long, that a flood of requests be none of calls
-TIMEOUT_SECONDS = 1.0  # with the metadata service; a request waits no longer for its token
-FALLBACK_SECONDS = 5.0  # after that it is not asked again for so long
-BUCKETS_MAX = 4096  # some 1 KiB each; one that is dropped loses its lease
+AHEAD_SECONDS = 0.1  # of the rate: what a lease may hold beyond the waiting requests
+PAUSE_SECONDS = 0.05  # before an empty bucket is asked again, so that a flood of requests is no flood of calls
+TIMEOUT_SECONDS = 1.0  # of a call to the metadata service; a request waits no longer for its token
+FALLBACK_SECONDS = 5.0  # without calls after a time-out
+BUCKETS_MAX = 4096  # about 1 KiB each; an evicted one loses its lease
 
 
 class TokenBucket(Protocol):
-    """The part of `metadata.contract.Metadata` that keeps the tokens."""
+    """The part of `metadata.contract.Metadata` with the buckets."""
 
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int
@@ -44,7 +44,7 @@ class TokenBucket(Protocol):
 
 
 class RateLimiter:
-    """One worker's leases. `rates` by operation: what is not in it has no limit."""
+    """One worker's leases. `rates` by operation; others have no limit."""
 
     def __init__(
         self, rates: Mapping[str, Rate], bucket: TokenBucket, *, clock: Callable[[], float] = time.monotonic
@@ -58,9 +58,9 @@ class RateLimiter:
         return operation in self._rates
 
     async def require(self, caller: Caller, operation: str) -> None:
-        """Failure Throttling, `seconds` until it is worth while to ask again, unless the caller's account may now.
+        """Failure Throttling, with the `seconds` until a retry, unless the caller's account may call the operation now.
 
-        It is the caller's account as at AWS, whoever's registry it asks: nobody can use up another's rate."""
+        As at AWS the caller's account counts, not the registry's: no account can use up another's rate."""
         rate = self._rates.get(operation)
         if rate is None:
             return
@@ -75,7 +75,7 @@ class RateLimiter:
 
 
 class _Lease:
-    """What one worker holds of one bucket."""
+    """One worker's lease of one bucket."""
 
     def __init__(
         self, account: str, operation: str, rate: Rate, bucket: TokenBucket, clock: Callable[[], float]
@@ -86,7 +86,9 @@ class _Lease:
         self._bucket = bucket
         self._clock = clock
         self._most_ahead = max(1, int(rate.per_second * AHEAD_SECONDS))
-        self._pause = min(PAUSE_SECONDS, rate.burst / rate.per_second / 2)  # in which the bucket does not run over
+        self._pause = min(
+            PAUSE_SECONDS, rate.burst / rate.per_second / 2
+        )  # short enough that the bucket does not overflow meanwhile
         self._tokens = 0
         self._leased = 0  # tokens that the lease began with
         self._ends = 0.0
@@ -97,12 +99,12 @@ class _Lease:
         self._waiting = 0
 
     async def spend(self) -> float | None:
-        """None: a token was there, or came. Otherwise the seconds until there may be one."""
+        """Take a token: None on success, otherwise the seconds until there may be one."""
         if self._spent():
             return None
         self._waiting += 1
         try:
-            async with self._renewing:  # one asks for all that wait
+            async with self._renewing:  # one call for all waiting requests
                 while not self._spent():
                     seconds = self._refused_until - self._clock()
                     if seconds > 0:
@@ -146,7 +148,7 @@ class _Lease:
             self._refused_until = self._clock() + max(seconds, self._pause)
 
     def _grant_locally(self, now: float) -> None:
-        """The rate, a second at a time, or a token at a time where that takes longer."""
+        """Grant the rate without the service: a second's worth at a time, or a single token if that takes longer."""
         if now < self._ends:
             self._refused_until = self._ends
             return

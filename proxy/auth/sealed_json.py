@@ -1,9 +1,9 @@
-"""A JSON document as one sealed word: what docker's password and a session's token are made of.
+"""A JSON document as one sealed word of text: the form of docker's password, session tokens and layer links.
 
     word = base64url without padding ( SmallSealer( zlib( JSON ) ) )
 
-One document has one spelling: unused bits set, padding added or a byte changed, and it does not open. Whoever holds
-one cannot read it. Inflating is bounded. Must not know what the document says.
+A word has one valid spelling: with unused bits set, padding added or a byte changed it does not open. Its holder cannot
+read it. Inflating is bounded. Must not know the document's members.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INFLATED_MAX = 64 * 1024  # of JSON; the largest that is sealed here, a session 
 
 
 def seal_document(sealer: SmallSealer, document: Any) -> str:
-    """The word for a document of JSON's types. ValueError for one that could not be opened again."""
+    """Seal a document of JSON types. ValueError for one too large to be opened again."""
     plain = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(plain) > INFLATED_MAX:
         raise ValueError(f"a document of {len(plain)} bytes is larger than any that opens")
@@ -28,9 +28,9 @@ def seal_document(sealer: SmallSealer, document: Any) -> str:
 
 
 def open_document(sealer: SmallSealer, word: str) -> Any:
-    """The document; ValueError for anything that `seal_document` did not make under these keys and this purpose.
+    """The document; ValueError for anything that `seal_document` did not make with these keys for this purpose.
 
-    One error for all causes, without a cause that would quote the word: which byte was wrong is nobody's business.
+    The error is the same for all causes and does not quote the word, so as to reveal nothing.
     """
     try:
         padded = word.encode("ascii") + b"=" * (-len(word) % 4)

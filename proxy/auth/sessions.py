@@ -1,14 +1,15 @@
-"""Temporary credentials: a key and its secret, which the token itself carries, sealed, with all that the session is.
+"""Temporary credentials: key, secret and a sealed token that contains both, with the session.
 
     token    = sealed word ( {"v": 1, "k": key id, "x": secret, "p": principal id, "a": account, "s": session} )
     session  = {"k": kind, "n": name, "i": issued, "e": expires, and what is not empty of
                 "p": policy, "r": policy ARNs, "t": tags, "y": transitive keys, "o": source identity,
                 "c": chained, "w": claims of a web identity, "m": MFA}              times in whole epoch seconds
 
-Stateless: any worker of any node reads it, also after a restart. It names a principal by its unique id, and what that
-may do is looked up at each request; so a session ends early with its principal, or by a policy on aws:TokenIssueTime.
-What is chosen by whoever asks for a session (policy, ARNs, tags) has at most `PACKED_MAX` bytes when packed, so that
-docker's password, which carries a session whole, stays below 4 KB. Must not know HTTP or rows.
+Stateless: any worker of any node can open it, also after a restart. It names a principal by its unique id, whose
+policies are looked up for each request; so a session ends early with its principal, or by a policy on
+aws:TokenIssueTime. What the caller chooses (policy, ARNs, tags) has at most `PACKED_MAX` bytes when packed, so that
+docker's password, which contains the session, stays below 4 KB. Used by `ecr.sts`, `tokens` and `layer_links`. Must not
+know HTTP or rows.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class SessionInvalid(Exception):
 
 
 class SessionExpired(Exception):
-    """A session token of ours whose time is over."""
+    """An expired session token of this registry."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemporaryCredentials:
-    """What STS hands out. `expires` is epoch seconds."""
+    """Credentials as STS returns them. `expires` is epoch seconds."""
 
     access_key_id: str
     secret: str = field(repr=False)
@@ -54,7 +55,7 @@ class TemporaryCredentials:
 
 @dataclass(frozen=True, slots=True)
 class SessionCredentials:
-    """What a token says: the key that it goes with, whose it is, and the session."""
+    """A token's content: key, principal and session."""
 
     access_key_id: str
     secret: str = field(repr=False)
@@ -64,14 +65,14 @@ class SessionCredentials:
 
 
 class Sessions:
-    """Issues and opens session tokens with one sealer (keys derived for `PURPOSE`)."""
+    """Issues and opens session tokens with a sealer for `PURPOSE`."""
 
     def __init__(self, sealer: SmallSealer, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._sealer = sealer
         self._random = random
 
     def issue(self, principal: Principal, session: Session) -> TemporaryCredentials:
-        """Fresh credentials for `session` of `principal`. ValueError when they would be larger than any that opens."""
+        """New credentials for `session` of `principal`. ValueError if the token would be too large to open."""
         access_key_id = "ASIA" + "".join(_ID_ALPHABET[byte % 32] for byte in self._random(16))
         secret = b64encode(self._random(30)).decode()  # 40 characters, as the long-lived ones have
         document = {
@@ -88,7 +89,7 @@ class Sessions:
         return TemporaryCredentials(access_key_id, secret, token, session.expires)
 
     def open(self, token: str, now: float) -> SessionCredentials:
-        """What the token says; SessionInvalid, SessionExpired."""
+        """The token's content; SessionInvalid, SessionExpired."""
         try:
             if not 0 < len(token) <= TOKEN_MAX:
                 raise ValueError("no token has this length")
@@ -109,15 +110,15 @@ class Sessions:
 
 
 def check_time(session: Session, now: float) -> None:
-    """SessionExpired once `expires` has come."""
+    """SessionExpired from `expires` on."""
     if now >= session.expires:
         raise SessionExpired
 
 
 def reaches(session: Session | None, service: str, action: str) -> bool:
-    """Whether credentials of this kind may ask for the action at all: those of GetSessionToken know neither IAM nor,
-    but for two operations, STS; those of a role know no GetSessionToken. Where it is IAM that they do not reach, AWS
-    calls the token invalid."""
+    """Whether credentials of this kind may call the action at all. Those of GetSessionToken may not call IAM, nor STS
+    except for two operations; those of a role may not call GetSessionToken. For IAM, AWS's error is an invalid
+    token."""
     if session is None or service not in ("iam", "sts"):
         return True
     if session.kind is SessionKind.USER:
@@ -126,7 +127,7 @@ def reaches(session: Session | None, service: str, action: str) -> bool:
 
 
 def pack(session: Session) -> dict[str, Any]:
-    """A session as JSON has it, without what is empty. Docker's password carries it too."""
+    """A session as JSON, without empty members. Docker's password contains it too."""
     whole = {
         "p": session.policy,
         "r": list(session.policy_arns),
@@ -147,11 +148,11 @@ def pack(session: Session) -> dict[str, Any]:
 
 
 def unpack(packed: Any) -> Session:
-    """What `pack` was given. ValueError, TypeError or KeyError for what it never makes."""
+    """The session that `pack` packed. ValueError, TypeError or KeyError for invalid input."""
     if not isinstance(packed, dict):
         raise TypeError("not a session")
     unknown = packed.keys() - set("knieprtyocwm")
-    if unknown:  # a newer server's: what narrows the session may be in it
+    if unknown:  # of a newer release: ignoring them might widen the session
         raise ValueError("the session says more than is known here")
     return Session(
         kind=SessionKind(packed["k"]),
@@ -170,7 +171,7 @@ def unpack(packed: Any) -> Session:
 
 
 def packed_percent(policy: str, policy_arns: tuple[str, ...], tags: Tags) -> int:
-    """How much of what may be chosen for a session this takes, packed; more than 100 is too much."""
+    """The part of `PACKED_MAX` that a session's policy, ARNs and tags take, in percent; over 100 is too much."""
     chosen = json.dumps([policy, policy_arns, tags], separators=(",", ":"), ensure_ascii=False)
     return ceil(100 * len(zlib.compress(chosen.encode(), 9)) / PACKED_MAX)
 

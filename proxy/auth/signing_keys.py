@@ -1,6 +1,6 @@
-"""The keys that SigV4 signs with: derived from a secret for one day, region and service, and kept for that day.
+"""SigV4's signing keys: derived from a secret for one day, region and service, and cached.
 
-No exception or text here carries a secret or a derived key.
+No exception or text has a secret or a derived key. Used by `ecr.signed_request`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ KEYS_MAX = 1024  # at some 300 bytes each; one entry an access key, day, region 
 
 
 class SigningKeys:
-    """Derived keys, kept: four HMACs and the opening of a sealed secret are saved on all but the first request a day.
+    """A cache of derived keys: only the first request a day costs four HMACs and opening the sealed secret.
 
-    `identity` tells one secret from another under the same key id (the sealed secret does): a key id whose secret was
-    replaced is never checked against the old one.
+    `identity` distinguishes secrets of one key id (the sealed secret is used): a key id whose secret was replaced is
+    never checked against the old one.
     """
 
     def __init__(self, keep: int = KEYS_MAX) -> None:
         self._cache = Lru[tuple[str, bytes, str], bytes](keep)
 
     def get(self, claim: Claim, identity: bytes, secret: Callable[[], str]) -> bytes:
-        """The signing key for the claim's scope; `secret` is asked only when it is not kept."""
+        """The signing key for the claim's scope; `secret` is called only if it is not cached."""
         name = (claim.access_key_id, identity, claim.scope)
         key = self._cache.get(name)
         if key is None:

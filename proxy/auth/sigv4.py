@@ -1,13 +1,13 @@
 """AWS Signature Version 4, in its header form and as a pre-signed query, checked in the order that costs least.
 
-    read_claim     what the request says: key id, scope, date, signed headers   before any look-up
-    check_claim    is it for us, and of now                                     before any look-up
+    read_claim     reads key id, scope, date and signed headers                 before any look-up
+    check_claim    checks service, region and time                              before any look-up
     (the caller finds the access key or opens the session token, then reads and hashes the body)
     check_signature   the canonical request (`canonical`), compared in constant time
 
 Source: "AWS Signature Version 4 for API requests" (AWS IAM User Guide). The body's hash is always one that we computed:
-an `x-amz-content-sha256` that says anything else is a signature that does not hold. Pure: clock and secrets are given,
-no HTTP library is known. No exception here carries a secret, a derived key, or what the signature should have been.
+with another `x-amz-content-sha256` the signature is invalid. Pure: clock and secrets are passed in. No exception has a
+secret, a derived key, or the right signature. Used by `ecr.signed_request`. Must not know any HTTP library.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADER_MAX = 16 * 1024
 SIGNED_HEADERS_MAX = 100
 EXPIRES_MAX = 604_800  # seconds: the key of a day is good for a week
 
-# Headers whose meaning a second copy would make ambiguous: which one was signed, and which one is obeyed?
+# Headers that must occur once: with two, one might be signed and the other obeyed.
 SINGLE = frozenset(
     {
         "authorization",
@@ -75,7 +75,7 @@ class SignatureReason(StrEnum):
 
 
 class SignatureRefused(Exception):
-    """A request whose signature does not count. `message` is AWS's text and safe to show."""
+    """A request whose signature is refused. `message` is AWS's text and safe to show."""
 
     def __init__(self, reason: SignatureReason, message: str) -> None:
         super().__init__(reason, message)
@@ -85,10 +85,10 @@ class SignatureRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a request says of itself; nothing of it is proven yet. `date` is the signature's, as it came.
+    """The unproven claims of a request. `date` is the signature's, as received.
 
-    `expires` is a pre-signed query's X-Amz-Expires as it came, None in the header form. `token` is the security token
-    of a session, `body_sha256` what the request says its body's hash to be; both empty when it says nothing.
+    `expires` is a presigned query's X-Amz-Expires as received, None in the header form. `token` is a session's security
+    token, `body_sha256` the claimed hash of the body; both may be empty.
     """
 
     access_key_id: str
@@ -115,9 +115,9 @@ Headers = Sequence[tuple[str, str]]
 
 
 def read_claim(headers: Headers, query: str = "") -> Claim:
-    """Take the claim out of all header lines of a request, in the order they came, or out of its raw query string.
+    """Read the claim from all header lines of a request, in order, or from its raw query string.
 
-    Refused when there is none to check, or two.
+    SignatureRefused when there is none, or two.
     """
     found = _gather(headers)
     for name in sorted(SINGLE & found.keys()):
@@ -205,13 +205,13 @@ def check_claim(
     skew_minutes: int,
     presigned_seconds: int | None = None,
 ) -> None:
-    """Is the claim for this service and region, signed over the `required` headers, and of `now`? Refused if not.
+    """SignatureRefused unless the claim is for this service and region, covers the `required` headers, and is current.
 
-    A pre-signed query holds for `presigned_seconds` whatever it says itself; where that is None, as long as it says.
+    A presigned query is valid for `presigned_seconds`, whatever its own X-Amz-Expires; None: for X-Amz-Expires.
     """
     for name in required:
         if claim.is_presigned and name == "x-amz-date":
-            continue  # the date stands in the query, which is signed whole
+            continue  # the date is in the query, which is signed whole
         if name not in claim.signed_headers:
             shown = "'Host' or ':authority'" if name == "host" else f"'{name}'"
             raise SignatureRefused(
@@ -254,10 +254,10 @@ def check_claim(
 def check_signature(
     claim: Claim, key: bytes, *, method: str, path: str, query: str, headers: Headers, body_sha256: str
 ) -> None:
-    """Refused unless the claim's signature is the one that `key` gives for this request.
+    """SignatureRefused unless the claim's signature is the one that `key` makes for this request.
 
-    `path` and `query` are raw, as they stood on the request line; `headers` all lines in the order they came;
-    `body_sha256` is the lower-case hex hash of the bytes that arrived.
+    `path` and `query` are raw, as on the request line; `headers` are all lines in order; `body_sha256` is the
+    lower-case hex hash of the received bytes.
     """
     found = _gather(headers)
     if any(name not in found for name in claim.signed_headers):
@@ -273,10 +273,10 @@ def check_signature(
 
 
 def _signed_queries(claim: Claim, query: str) -> tuple[str, ...]:
-    """The canonical queries that the signature may be over: at most four, one as a rule.
+    """The canonical queries that may have been signed: at most four, usually one.
 
-    Some signers add the security token to a query after they have signed it, as AWS's documentation allows. It is
-    bound to its access key id, so nothing is gained by exchanging it.
+    Some signers add the security token to a query after signing, as AWS's documentation allows. The token is bound to
+    its access key id, so replacing it gains nothing.
     """
     if not claim.is_presigned:
         return canonical_queries(query)

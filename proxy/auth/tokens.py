@@ -1,16 +1,16 @@
 """The password of `docker login`: a sealed token that names a principal for twelve hours.
 
-    token  = sealed word (`sealedjson`) of the claims
+    token  = sealed word (`auth.sealed_json`) of the claims
     claims = {"v": 1, "p": principal id, "a": account, "r": region, "k": id of the access key that it was asked with,
               "i": issued, "e": expires}, times in epoch seconds
              {"v": 2, …, "s": session (`sessions.pack`)} for who asked with temporary credentials
 
-Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
-nothing of what they may do, so permissions are those of the moment, and a principal or a long-lived key that is gone
-takes its tokens along. Of a session it carries all that narrows it: the token can do what the session could, never
-more, and as at AWS it outlives it. Tokens of older releases name no key, and are good until they expire; an older
-release takes ours, and does not look at the key. It holds no `:` (the aws CLI splits at it) and stays below 4 KB
-(credential stores). Must not know HTTP or rows.
+Stateless: any worker of any node can open it, also after a restart. It names a principal and has no permissions: those
+are looked up for each request, and a token ends with its principal or long-lived key. A session's token contains
+everything that narrows the session, so it can do no more; as at AWS it outlives the session. Tokens of older releases
+name no key and are valid until they expire; older releases accept ours and ignore the key. A token has no `:` (the aws
+CLI splits there) and less than 4 KB (credential stores). Used by `ecr.authorization` and `identity`. Must not know HTTP
+or rows.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class TokenInvalid(Exception):
 
 
 class TokenExpired(Exception):
-    """A token of ours whose twelve hours are over."""
+    """An expired token of this registry."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `issued` and `expires` are epoch seconds; `version` is that of the claims. `access_key_id` is
-    empty where an older release made it."""
+    """A token's claims. `issued` and `expires` are epoch seconds; `version` is that of the claims. `access_key_id` is
+    empty in tokens of older releases."""
 
     principal_id: str
     account: str
@@ -55,7 +55,7 @@ class TokenClaims:
 
 
 class Tokens:
-    """Issues and reads tokens with one sealer (keys derived for `PURPOSE`)."""
+    """Issues and reads tokens with a sealer for `PURPOSE`."""
 
     def __init__(self, sealer: SmallSealer) -> None:
         self._sealer = sealer
@@ -69,10 +69,10 @@ class Tokens:
         session: Session | None = None,
         access_key_id: str = "",
     ) -> tuple[str, float]:
-        """A token for `principal`, as it is in `session`, good in `region`, and when it ends (epoch seconds).
-        `access_key_id` is the key that it is asked with.
+        """A token for `principal` in `session`, valid in `region`, and its expiry (epoch seconds). `access_key_id` is
+        the key of the request.
 
-        ValueError when the session says more than a credential store takes."""
+        ValueError if the token would be too long for a credential store."""
         expires = int(now) + LIFETIME
         claims: dict[str, Any] = {
             "v": CLAIMS_VERSION,
@@ -91,7 +91,7 @@ class Tokens:
         return token, float(expires)
 
     def read(self, token: str, now: float) -> TokenClaims:
-        """The claims of a token that is ours and not over; TokenInvalid, TokenExpired."""
+        """The claims of a valid token; TokenInvalid, TokenExpired."""
         claims = self._open(token)
         check_time(claims, now)
         return claims
@@ -102,12 +102,12 @@ class Tokens:
         try:
             return _claims(open_document(self._sealer, token))
         except (ValueError, TypeError, KeyError):
-            # One answer for all of them: which byte was wrong is nobody's business, and the causes may quote the token.
+            # One error for all causes: details would help an attacker, and the causes may quote the token.
             raise TokenInvalid from None
 
 
 def check_time(claims: TokenClaims, now: float) -> None:
-    """TokenExpired once `expires` has come."""
+    """TokenExpired from `expires` on."""
     if now >= claims.expires:
         raise TokenExpired
 

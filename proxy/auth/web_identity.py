@@ -1,13 +1,13 @@
-"""Web identities: what an OpenID Connect token says, once its issuer's key has proven it.
+"""Web identities: validates OpenID Connect tokens with their issuer's keys.
 
-    read_token   what the token says of itself: issuer, key, claims     nothing of it is proven
-    prove        its signature, by a key of the issuer's JWKS
-    admitted     its times, and for whom it was made: one of the provider's client ids
+    read_token     reads issuer, key and claims; unproven
+    verify_token   checks the signature with a key of the issuer's JWKS
+    admit          checks times and audience: one of the provider's client ids
     trust_keys, session_keys   the condition keys that follow from it
 
 Pure: keys, provider and clock are passed in. Signatures and keys are PyJWT's (well kept, needs nothing but
-`cryptography`); its checks of times are not used, as they know only the machine's clock. Taken are RS256, RS384, RS512,
-ES256 and ES384, as AWS does. The signed token is the only witness: of its header, `jwk`, `jku` and `x5u` are not read.
+`cryptography`); its checks of times are not used, because they use the machine's clock. Accepted are RS256, RS384,
+RS512, ES256 and ES384, as at AWS. The header's `jwk`, `jku` and `x5u` are not read. Used by `ecr.sts`.
 Sources: OpenID Connect Core 3.1.3.7; IAM User Guide, "Available keys for AWS OIDC federation".
 """
 
@@ -67,7 +67,7 @@ _BUILDKITE = (
     "pipeline_id",
     "pipeline_slug",
 )
-# Beyond amr, aud, oaud and sub, a trust policy may ask only these, of these issuers: so AWS has it.
+# Beside amr, aud, oaud and sub, a trust policy may only use these keys of these issuers, as at AWS.
 _OWN_CLAIMS: Sequence[tuple[re.Pattern[str], Sequence[str]]] = (
     (re.compile(r"token\.actions\.(githubusercontent\.com(/.+)?|[a-z0-9-]+\.ghe\.com)"), _GITHUB),
     (re.compile(r"github\.com/enterprises/[^/]+"), _GITHUB),
@@ -82,7 +82,7 @@ _SOURCE_CLAIM = "https://aws.amazon.com/source_identity"
 
 @dataclass(frozen=True, slots=True)
 class IdToken:
-    """What a token says of itself; nothing of it is proven yet. `key_id` is empty where its header names none."""
+    """A token's unproven claims. `key_id` is empty if the header names none."""
 
     text: str = field(repr=False)
     issuer: str
@@ -93,8 +93,8 @@ class IdToken:
 
 @dataclass(frozen=True, slots=True)
 class WebIdentity:
-    """Someone whom an issuer vouches for. `audience` is the client id that it was made for, and `authorized` tells
-    that this is its `azp`. `tags`, `transitive` and `source_identity` are what the issuer sets for the session."""
+    """A proven identity. `audience` is the client id that the token was issued for; `authorized`: it is the `azp`.
+    `tags`, `transitive` and `source_identity` are set by the issuer for the session."""
 
     provider: OidcProvider
     subject: str
@@ -107,12 +107,12 @@ class WebIdentity:
 
 
 def read_token(text: str) -> IdToken:
-    """Failure(InvalidIdentityToken) for what is no signed token of an issuer."""
+    """Read a token. Failure(InvalidIdentityToken) for what is no signed token of an issuer."""
     try:
-        _, payload, _ = text.split(".")  # three parts, or what is read here is not what was signed
+        _, payload, _ = text.split(".")  # exactly three parts, or what is read here may not be what was signed
         header = jwt.get_unverified_header(text)
         claims = json.loads(base64url_decode(payload))
-        json.dumps(claims, ensure_ascii=False).encode()  # half a character could go nowhere from here
+        json.dumps(claims, ensure_ascii=False).encode()  # refuses lone surrogates, which cannot be stored
         issuer, algorithm, key_id = claims["iss"], header["alg"], header.get("kid", "")
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError):
         raise _invalid(NOT_A_TOKEN) from None
@@ -126,7 +126,7 @@ def read_token(text: str) -> IdToken:
 
 
 def key_fits(key: Mapping[str, Any], token: IdToken) -> bool:
-    """Whether a key of the issuer's set may be the one that signed the token: as it is named, and of its kind."""
+    """Whether a key of the issuer's set may have signed the token, by its name and kind."""
     return (
         (not token.key_id or key.get("kid") == token.key_id)
         and key.get("use", "sig") == "sig"
@@ -136,7 +136,7 @@ def key_fits(key: Mapping[str, Any], token: IdToken) -> bool:
 
 
 def read_keys(document: Any) -> tuple[Mapping[str, Any], ...]:
-    """The public halves of a JWKS; ValueError for what is none. What is not a key of a kind that we use is left out."""
+    """The public keys of a JWKS; ValueError for what is none. Keys of other kinds are left out."""
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or len(keys) > _KEYS_MAX:
         raise ValueError("not a set of keys")
@@ -149,7 +149,7 @@ def read_keys(document: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def verify_token(token: IdToken, keys: Sequence[Mapping[str, Any]]) -> None:
-    """Failure(InvalidIdentityToken) unless one of `keys`, those that fit, has signed the token."""
+    """Failure(InvalidIdentityToken) unless one of `keys` has signed the token."""
     for key in keys:
         try:
             public = jwt.PyJWK({name: key[name] for name in _PUBLIC if name in key}, token.algorithm)
@@ -192,7 +192,7 @@ def admit(token: IdToken, provider: OidcProvider, now: float) -> WebIdentity:
 
 
 def trust_keys(identity: WebIdentity) -> dict[str, tuple[str, ...]]:
-    """The condition keys of the issuer's own that a trust policy may ask, in lower case."""
+    """The issuer's own condition keys for a trust policy, in lower case."""
     name = identity.provider.url
     keys = {"aud": (identity.audience,), "sub": (identity.subject,), "amr": _texts(identity.claims.get("amr"))}
     if identity.authorized:
@@ -205,7 +205,7 @@ def trust_keys(identity: WebIdentity) -> dict[str, tuple[str, ...]]:
 
 
 def session_keys(identity: WebIdentity) -> Tags:
-    """What of it stays in force in the session: who vouched, for whom, and how that one had proven itself."""
+    """The condition keys that stay in force in the session: issuer, subject and authentication."""
     kept = ("aud", "sub", "amr")
     found = trust_keys(identity)
     names = [f"{identity.provider.url}:{claim}".lower() for claim in kept]
@@ -214,7 +214,7 @@ def session_keys(identity: WebIdentity) -> Tags:
 
 
 def _session_tags(claims: Mapping[str, Any]) -> tuple[Tags, tuple[str, ...]]:
-    """Tags and transitive keys, nested or flat, as "Pass session tags in AWS STS" has them.
+    """Tags and transitive keys, nested or flat, as in "Pass session tags in AWS STS".
 
     {"…/tags": {"principal_tags": {"team": ["a"]}, "transitive_tag_keys": ["team"]}}
     {"…/tags/principal_tags/team": "a", "…/tags/transitive_tag_keys": ["team"]}
@@ -264,7 +264,7 @@ def _only(value: Any) -> str:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A claim as values of a condition key; a claim of another form has none."""
+    """A claim as the values of a condition key; none for a claim of another form."""
     found = value if isinstance(value, list) else [value]
     shown = [
         str(each).lower() if isinstance(each, bool) else str(each) for each in found if isinstance(each, str | int)

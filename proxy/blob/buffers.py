@@ -32,7 +32,7 @@ class BufferPool:
     def __init__(self, slot_bytes: int = SLOT_BYTES, keep: int = 32, *, read_bytes: int | None = None) -> None:
         """`read_bytes` is the budget of all reads that `begin_read` lets in, None for no bound."""
         self.slot_bytes = slot_bytes
-        self.lent = 0
+        self.in_use = 0
         self.reads = 0  # that hold buffers
         self.waiting = 0  # reads that wait for their turn
         self._keep = keep
@@ -41,18 +41,18 @@ class BufferPool:
         self._turns = None if self._most_reads is None else asyncio.Semaphore(self._most_reads)
 
     def take(self) -> bytearray:
-        self.lent += 1
+        self.in_use += 1
         return self._idle.pop() if self._idle else bytearray(self.slot_bytes)
 
     def give(self, buffer: bytearray) -> None:
         """Back for reuse: nothing touches it from here on."""
-        self.lent -= 1
+        self.in_use -= 1
         if len(self._idle) < self._keep:
             self._idle.append(buffer)
 
     def discard(self, buffer: bytearray) -> None:
         """Not for reuse: a thread or a transport may still hold it."""
-        self.lent -= 1
+        self.in_use -= 1
 
     async def begin_read(self, count: int) -> list[bytearray]:
         """Up to `READ_SLOTS` buffers for a read, once those that came before it have had theirs."""

@@ -85,14 +85,14 @@ class Kms:
 
     def __init__(
         self,
-        place: KmsEndpoint,
+        endpoint: KmsEndpoint,
         *,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
         retry_seconds: float = RETRY_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        self.place = place
+        self.endpoint = endpoint
         self.breaker = Breaker(clock)
         self._retries = Retries(self.breaker, retry_seconds, LONGEST_PAUSE, clock, jitter)
         self._answer_seconds = answer_seconds
@@ -135,13 +135,13 @@ class Kms:
             observe.metrics.kms_request_seconds.labels(operation).observe(time.perf_counter() - began)
 
     def _make(self) -> Any:
-        place = self.place
+        endpoint = self.endpoint
         return load().create_client(
             "kms",
-            region_name=place.region,
-            endpoint_url=place.endpoint or None,
-            aws_access_key_id=place.access_key_id or None,
-            aws_secret_access_key=place.secret_access_key or None,
+            region_name=endpoint.region,
+            endpoint_url=endpoint.endpoint or None,
+            aws_access_key_id=endpoint.access_key_id or None,
+            aws_secret_access_key=endpoint.secret_access_key or None,
             config=AioConfig(
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 connect_timeout=CONNECT_SECONDS,

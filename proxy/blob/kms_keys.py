@@ -105,7 +105,7 @@ class KmsKeys:
     async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         answer = await self._kms.ask(
             "encrypt",
-            KeyId=kms_key or self._kms.place.key_id,
+            KeyId=kms_key or self._kms.endpoint.key_id,
             Plaintext=plaintext,
             EncryptionContext=context_of(sealed_for),
         )
@@ -143,7 +143,7 @@ class KmsKeys:
     async def _generate(self, sealed_for: str, kms_key: str = "") -> DataKey:
         answer = await self._kms.ask(
             "generate_data_key",
-            KeyId=kms_key or self._kms.place.key_id,
+            KeyId=kms_key or self._kms.endpoint.key_id,
             KeySpec="AES_256",
             EncryptionContext=context_of(sealed_for),
         )

@@ -128,7 +128,7 @@ class BlobReader:
                     layout = self._layout(segment)
                     first, last = layout.frames_of(low - at, high - at)
                     if low == start:
-                        self._tell(segment, layout, first, last, stop - high)
+                        self._announce_read(segment, layout, first, last, stop - high)
                     while first < last:
                         run = next(self._split(segment, layout, first, min(last, first + self._most_frames)))
                         if not self._held:
@@ -237,7 +237,7 @@ class BlobReader:
         if stored_at != sealed.stored_size or plain_at != sealed.plain_size:
             raise self._corrupt("its segments end before it does", plain_at)
 
-    def _tell(self, segment: Segment, layout: Layout, first: int, last: int, after: int) -> None:
+    def _announce_read(self, segment: Segment, layout: Layout, first: int, last: int, after: int) -> None:
         """Let the store know what will be read: these frames, and `after` bytes of plaintext in later segments, which
         take at least as many stored ones; all the rest of the object where the range goes to its end."""
         at = segment.stored_offset
@@ -385,7 +385,8 @@ async def _open_stored(store: ObjectStore, sealed: SealedObject) -> ObjectReader
     found = ""
     for fresh in (False, True):
         try:
-            stored = await store.open(sealed.object_key, fresh=fresh, size=None if fresh else sealed.stored_size)
+            known = None if fresh or sealed.archived else sealed.stored_size
+            stored = await store.open(sealed.object_key, fresh=fresh, size=known)
         except ObjectMissing:
             found = "the object is gone"
             continue

@@ -74,10 +74,11 @@ class SmallObjects:
         if run.stored_at + run.stored_length != sealed.stored_size or layout.plain_length != sealed.plain_size:
             return None
         stored = bytearray(run.stored_length)
+        known = None if sealed.archived else sealed.stored_size  # as `reader` has it
         try:
             async with (
                 asyncio.timeout(READ_SECONDS),
-                await self._store.open(sealed.object_key, size=sealed.stored_size) as opened,
+                await self._store.open(sealed.object_key, size=known) as opened,
             ):
                 filled = 0
                 while filled < len(stored):

@@ -1,6 +1,6 @@
 """The commands about accounts, and about who may do what: account, whoami, policy, credentials, revoke.
 
-What they do lies in `visit`, which is loaded when it is needed.
+`proxy.admin` does the work; it is imported on first use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def account() -> None:
 def create(file: Path | None, data: str | None, number: str) -> None:
     """Open an account, and print the key of its administrator: a user of that name with AdministratorAccess.
 
-    ACCOUNT is 12 digits of your choice. The secret is told this once. Works while the server runs, and when it does
+    ACCOUNT is 12 digits of your choice. The secret is shown only once. Works while the server runs, and when it does
     not. How docker reaches the account is said on standard error.
 
     \b
@@ -152,9 +152,9 @@ def explain(
     from proxy.admin import explain as explaining
 
     found = load(file, data, {})
-    told = checked(lambda: explaining.explain(found, principal, action, resource, context), failed=2)
-    click.echo(json.dumps(explaining.as_document(told), indent=1) if as_json else explaining.as_text(told))
-    sys.exit(0 if told.explanation.decision.allowed else 1)
+    explained = checked(lambda: explaining.explain(found, principal, action, resource, context), failed=2)
+    click.echo(json.dumps(explaining.as_document(explained), indent=1) if as_json else explaining.as_text(explained))
+    sys.exit(0 if explained.explanation.decision.allowed else 1)
 
 
 @click.group()

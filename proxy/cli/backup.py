@@ -1,6 +1,6 @@
 """The commands that keep what is stored, or take it elsewhere: migrate-storage, backup, restore, audit.
 
-What they do lies in `visit`, which is loaded when it is needed.
+`proxy.admin` does the work; it is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The `wharfage` command: its sub-commands, their flags, and help that teaches.
 
 Promises: wrong settings end with one line that names them and status 2, what cannot be done with one line and status 1;
-no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed. Commands
-that keep what is stored, or take it elsewhere, are in `keeping`, those about accounts in `accounts`, the load rig's in
-`rigging`.
+no trace for either. `proxy.app` and `proxy.admin` do the work; they are imported on first use.
+Commands that back up or move stored data are in `cli.backup`, those about accounts in `cli.accounts`, those of the load
+rig in `cli.rig`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, events, jobs, lifecycle, pull_through, replication, rig
+from proxy.cli import accounts, archive, backup, events, jobs, lifecycle, pull_through, replication, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -64,6 +64,7 @@ for _command in (
     *jobs.COMMANDS,
     *replication.COMMANDS,
     *lifecycle.COMMANDS,
+    *archive.COMMANDS,
     *pull_through.COMMANDS,
     *rig.COMMANDS,
 ):
@@ -163,7 +164,7 @@ def check(file: Path | None, data: str | None, repair: bool, quick: bool) -> Non
 @main.command()
 @_shared
 @click.option("--resume", is_flag=True, help="Go on with an earlier run: no new master key.")
-@click.option("--reseal", is_flag=True, help="After a leak: also seal every sealed object anew.")
+@click.option("--reseal", is_flag=True, help="After a leak: also reseal every sealed object.")
 def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> None:
     """Make a new master key and wrap every data key anew, also those of open uploads; stored objects stay as they are.
 

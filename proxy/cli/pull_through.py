@@ -1,6 +1,6 @@
 """The commands about pull-through caches: the secrets that rules log in with, and the rules.
 
-What they do lies in `admin`, which is loaded when it is needed.
+`proxy.admin` does the work; it is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The load rig's commands: rig push, rig pull, rig mix.
 
-What they do lies in `rig`, which is loaded when it is needed.
+`proxy.rig` does the work; it is imported on first use.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def push(**given: Any) -> None:
 @rig.command()
 @_address
 @_shown("--images", metavar="N", type=click.IntRange(1, 1_000_000), default=10, help="That `push` made, the first N.")
-@click.option("--repository", metavar="NAME", help="Pull from there instead, whoever pushed.")
+@click.option("--repository", metavar="NAME", help="Pull from this repository, whatever pushed to it.")
 @click.option("--tags", metavar="TAG,TAG", help="Of --repository.  [all that it lists]")
 @click.option("--ranges", metavar="SIZE", help="A random range of each layer instead of all of it.")
 @click.option("--verify", is_flag=True, help="Compare digests, too; lengths always are.")

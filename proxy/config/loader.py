@@ -239,6 +239,7 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError("[storage] access_key_id and secret_access_key go together: one of them is missing")
     if storage.backend == "s3" and storage.buffers_mib < 2 * storage.part_mib:
         raise ConfigError("[storage] buffers_mib: must hold two parts of part_mib: one is sent while another fills")
+    _check_archive(config)
     if bool(server.tls_cert) != bool(server.tls_key):
         raise ConfigError("[server] tls_cert and tls_key go together: one of them is missing")
     if server.tls_cert and server.tls_self_signed:
@@ -259,7 +260,7 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
     quotas = config.quotas
     if not quotas.layer_part_min_mib <= quotas.layer_part_mib <= quotas.layer_part_max_mib:
-        raise ConfigError("[quotas] layer_part_mib: lies between layer_part_min_mib and layer_part_max_mib")
+        raise ConfigError("[quotas] layer_part_mib: must be between layer_part_min_mib and layer_part_max_mib")
     rated = [each.partition("=")[0] for each in quotas.rates]
     if len(set(rated)) != len(rated):
         raise ConfigError("[quotas] rates: an operation has one rate at most")
@@ -277,6 +278,21 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError(f"[[peers]] {config.registry.region}: that is [registry] region, this installation's own")
     for complaint in plaintext_connections(config, environ):
         raise ConfigError(complaint)
+
+
+def _check_archive(config: Config) -> None:
+    archive, storage = config.archive, config.storage
+    if archive.path and archive.bucket:
+        raise ConfigError("[archive] path names a folder and bucket a bucket: leave one of them out")
+    if archive.bucket and storage.backend != "s3":
+        raise ConfigError('[archive] bucket: it is reached as [storage] is: set backend = "s3" there, or name a path')
+    if (archive.prefix or archive.storage_class) and not archive.bucket:
+        raise ConfigError("[archive] prefix and storage_class go with bucket: name one")
+    if archive.bucket and (archive.bucket, archive.prefix) == (storage.bucket, storage.prefix):
+        raise ConfigError("[archive] prefix: bucket and prefix are those of [storage]: name another place")
+    own = Path(storage.path or Path(config.server.data) / "objects")
+    if archive.path and storage.backend == "filesystem" and Path(archive.path) == own:
+        raise ConfigError("[archive] path is the folder of [storage]: name another one")
 
 
 def _variables() -> dict[str, str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.archive_settings import ArchiveSettings
+from proxy.config.audit_settings import AuditSettings
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
 from proxy.config.log_settings import LogSettings
@@ -346,30 +348,12 @@ class SweepSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSettings:
-    to: str = setting(
-        "file",
-        "where the audit trail goes: file, stdout (an event a line), or none",
-        one_of("file", "stdout", "none"),
-    )
-    file: str = setting("", "the trail's file; empty is <data>/audit/audit.jsonl")
-    rotate_mib: int = setting(64, "MiB after which the file makes way for a new one", between(1, 65_536))
-    keep: int = setting(10, "how many full files stay", between(0, 10_000))
-    required: bool = setting(False, "refuse writes (503) while their events cannot be written; reads go on")
-    unauthenticated_mib: int = setting(
-        64, "MiB of all files of events whose caller was not authenticated", between(1, 65_536)
-    )
-    unauthenticated_per_second: float = setting(
-        10.0, "such events written a second by each worker; the others are only counted", between(0, 100_000)
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Everything in force. `sources`: where each given `section.key` came from; `warnings` are for the log."""
 
     server: ServerSettings
     storage: StorageSettings
+    archive: ArchiveSettings
     cache: CacheSettings
     metadata: MetadataSettings
     registry: RegistrySettings
@@ -395,6 +379,7 @@ class Config:
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerSettings,
     "storage": StorageSettings,
+    "archive": ArchiveSettings,
     "cache": CacheSettings,
     "metadata": MetadataSettings,
     "registry": RegistrySettings,

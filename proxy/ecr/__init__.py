@@ -1,15 +1,15 @@
-"""The door for aws: JSON 1.1 with SigV4 (`ecr`), the query protocol (`sts`, `iam`).
+"""The AWS APIs: JSON 1.1 with SigV4 (`ecr`, `secretsmanager`, `events`), the query protocol (`sts`, `iam`).
 
-`routes` is the visible table of targets; rows are asked of `metadata.contract`. Never imports `oci`.
+Called by `app.router`. Calls `metadata.contract` for rows. Never imports `oci`.
 
-`services` tells from a request's head whose it is and what that service wants of a signature; `signed` proves a request
-and only then reads it, whole or streamed, through `bodies`, and `streamed` takes a huge member out of a body as it
-comes; `layers` takes layers in parts, which `spool` sets aside until they are proven, and gives out links, which
-`downloads` serves; `lastuse` notes when keys and roles were used; `parameters` is what the door must know of a body
-before it forwards it, and what the policies are asked about it; `query` turns forms into calls of `sts` and `iam`;
-`lockout` keeps who sets a policy from shutting itself out; `authorization` and `sts` are answered here, everything else
-where the rows are; `record` is what the audit trail hears of a call; `errors` renders every failure.
+`routes` has the table of ECR's operations. `services` finds a request's service by its head; `signed_request` checks
+the signature, then reads the body through `bodies` and `body_limiter`, or streams a huge member with `streaming_json`.
+`parameters` reads what policies need of a body. `layers` takes layers in parts, kept in `encrypted_temp_file` until the
+signature is checked, and makes the links that `downloads` serves. `query` reads forms for `sts` and `iam`;
+`json_services`, `eventbridge` and `secretsmanager` are the other services. `repository_keys` and `key_rights` handle
+KMS keys, `pull_through` and `upstream_images` upstreams; `lockout` refuses a policy that would lock out its author;
+`last_use` records uses of keys and roles; `audit_record` makes audit events; `errors` renders every failure.
 
-Turned down: validating against the API model here what is forwarded (it is done once, beside the rows); botocore's own
-signer for checking (it signs, by a clock of its own); rendering errors beside the code that raises them.
+Turned down: validating forwarded calls here (it is done once, beside the rows); botocore's signer for checking (it
+signs, with its own clock); rendering errors beside the code that raises them.
 """

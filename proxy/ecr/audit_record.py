@@ -1,7 +1,7 @@
-"""What the audit trail is told of a call at this door: one event, whether it was done, refused or never authenticated.
+"""The audit event of an API call: one event, whether the call succeeded, was refused, or was not authenticated.
 
-Told before the answer goes out, with the kernel: every write, and every call that gave out credentials. Answers of
-reads are not in it, as at AWS.
+Every write, and every call that issued credentials, is written to the kernel before the answer is sent. Answers of
+reads are not included, as at AWS. Used by `routes`, `query`, `json_services` and `downloads`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.ecr.errors import WireError
 from proxy.ecr.services import STS, ApiService
 from proxy.model.identity import Caller
 
-UNKNOWN = "Unknown"  # in eventName: what was asked was not read, for nobody vouched for it
+UNKNOWN = "Unknown"  # in eventName: the call was not read, because nothing authenticated it
 
 _READS = (
     "Get",
@@ -37,10 +37,10 @@ _GIVES_CREDENTIALS = frozenset(
 
 
 class ApiAuditRecord:
-    """One call, filled in while it is answered. `parameters` are shown only once somebody has vouched for them."""
+    """One call, filled in while it is answered. `parameters` are included only once the caller is authenticated."""
 
     def __init__(self, service: ApiService, account: str, info: RequestInfo, request_id: str) -> None:
-        """`account` is whom the call concerns as long as nobody has said who asks."""
+        """`account` is the account of the event until the caller is known."""
         self.service = service
         self.account = account
         self.info = info
@@ -54,12 +54,12 @@ class ApiAuditRecord:
         self.message = ""
 
     def set_operation(self, operation: str) -> None:
-        """As the client wrote it, whether it is served or not."""
+        """The operation as the client wrote it, served or not."""
         if 0 < len(operation) <= 64 and operation.isascii() and operation.isalnum():
             self.operation = operation
 
     def set_role(self, role: str) -> None:
-        """An ARN, as the client wrote it. The role's account is concerned, whoever takes it."""
+        """The role's ARN as the client wrote it. The event is the role's account's, whoever assumes it."""
         self.resources = (role,)
         named = role.split(":")
         if self.caller is None and len(named) == 6 and len(named[4]) == 12:
@@ -81,13 +81,13 @@ class ApiAuditRecord:
         self.response = response
 
     def failed(self, error: WireError) -> None:
-        # One name for refusals, whichever service refuses, as CloudTrail has it.
+        # One name for refusals by any service, as in CloudTrail.
         self.error = "AccessDenied" if error.name == "AccessDeniedException" else error.name
         self.message = error.message
 
 
 def _web_identity(response: Mapping[str, Any]) -> ExternalIdentity:
-    """Whoever showed the token that a role was given for."""
+    """The web identity that assumed a role."""
     provider, subject = str(response.get("Provider", "")), str(response["SubjectFromWebIdentityToken"])
     members = (
         ("principalId", f"{provider}:{response.get('Audience', '')}:{subject}"),

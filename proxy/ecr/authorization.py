@@ -3,10 +3,10 @@
     {"authorizationData": [{"authorizationToken": base64("AWS:" + password), "expiresAt": epoch seconds,
                             "proxyEndpoint": "https://host"}]}
 
-proxyEndpoint is an address that the caller can really reach: a registry's own name under `[registry] suffix`, with the
-port that was used, as all registries of a server share it; without a suffix the configured address, else the one that
-the request itself used (its Host header is signed), which is the default account's registry. One element for each of
-the deprecated `registryIds`. The password is the same in all of them: it is good for the region, not for one registry.
+proxyEndpoint is an address that the caller can reach: the registry's name under `[registry] suffix`, with the port of
+the request; without a suffix the configured address, else that of the request (its Host header is signed), which is the
+default account's registry. There is one element for each of the deprecated `registryIds`. All have the same password:
+it is valid for the region, not for one registry.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ REGISTRY_IDS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where registries are reached. `url` is the configured address of this server; empty: the one that was used."""
+    """The addresses of registries. `url` is this server's configured address; empty: that of the request."""
 
     hosts: Hosts
     url: str = ""
 
     def of(self, account: str, request: web.Request) -> str:
-        """InvalidParameter for a registry that has no address here."""
+        """A registry's address. InvalidParameter if it has none."""
         if self.hosts.suffix:
             used = self.url.partition("://")[2] or request.host
             return f"https://{self.hosts.registry(account, port_of(used))}"
@@ -48,11 +48,11 @@ class Endpoints:
         return self.used(request)
 
     def used(self, request: web.Request) -> str:
-        """The address of this server: the configured one, else the one that was used."""
+        """This server's address: the configured one, else that of the request."""
         return self.url or f"{request.scheme}://{request.host}"
 
     def of_links(self, account: str, request: web.Request) -> str:
-        """Where links to layers of a registry lead: any account has one."""
+        """The base of links to a registry's layers: any account has one."""
         return self.of(account, request) if self.hosts.suffix else self.used(request)
 
 
@@ -85,7 +85,7 @@ def authorization_data(ask: Ask, tokens: Tokens, endpoints: Endpoints, request: 
 def _registries(ask: Ask, hosts: Hosts) -> Sequence[str]:
     given = ask.parameters.get("registryIds")
     if given is None:
-        # Who names none means its own. Where that has no address, it can still log in to the one that has.
+        # Without `registryIds` it is the caller's own. If that has no address, the one that has is used.
         return (ask.caller.account if hosts.suffix else hosts.account,)
     if not isinstance(given, list) or not 1 <= len(given) <= REGISTRY_IDS_MAX:
         raise invalid("registryIds", f"Member must be a list of 1 to {REGISTRY_IDS_MAX} registry ids")

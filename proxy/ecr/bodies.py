@@ -1,9 +1,8 @@
-"""The bytes of a request's body, as they come and within bounds.
+"""Reads a request's body within bounds. Used by `signed_request` and `query`.
 
-Until a body is proven, what came of it is charged (`unproven`), and it must bring `FLOOR_BYTES` in each `FLOOR_SECONDS`
-that it is waited for. `100-continue` goes out when the first of its bytes are wanted, so that who is refused before has
-sent nothing; nothing more is read from the connection until then. Nothing is inflated or taken out of another framing
-than HTTP's own (`aws-chunked`).
+Until the signature is checked, received bytes are charged (`http.unproven_budget`), and a body must bring `FLOOR_BYTES`
+in each `FLOOR_SECONDS`. `100-continue` is sent when the first bytes are wanted, so a client that is refused before has
+sent nothing; until then nothing more is read from the connection. Content encodings and `aws-chunked` are not decoded.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ Done = TypeVar("Done")
 FLOOR_SECONDS = 10.0
 FLOOR_BYTES = 10 * 1024  # 1 KiB a second
 BUDGET_RETRY_SECONDS = 1
-INLINE_MAX = 256 * 1024  # bytes of JSON that the loop itself reads or writes: some 2 ms
+INLINE_MAX = 256 * 1024  # bytes of JSON that are handled on the event loop: about 2 ms
 
 
 @contextlib.asynccontextmanager
 async def charged(request: web.Request, budget: UnprovenBytes) -> AsyncIterator[Charge]:
-    """A charge for the request's body, for a `with` block that releases it once the body is proven. Unreadable: 429
-    where there is no space for it, 408 where it was given up for another one; SDKs try both again."""
+    """A charge for the request's body, for a `with` block that releases it once the body is proven. UnreadableRequest:
+    429 if there is no budget, 408 if it was evicted for another one; SDKs retry both."""
     loop = asyncio.get_running_loop()
     was_given_up = False
 
@@ -101,7 +100,7 @@ def _slow(reason: str) -> UnreadableRequest:
 
 
 async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:
-    """All of a body that nobody has signed. Unreadable."""
+    """The whole of an unsigned body. UnreadableRequest."""
     body = bytearray()
     async for chunk in chunks(request, limit, charge):
         body += chunk
@@ -109,5 +108,5 @@ async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:
 
 
 async def off_loop(size: int, work: Callable[[Given], Done], given: Given) -> Done:
-    """`work(given)`, in a thread where it is about more than `INLINE_MAX` bytes."""
+    """Run `work(given)`, in a thread if it is about more than `INLINE_MAX` bytes."""
     return work(given) if size <= INLINE_MAX else await asyncio.to_thread(work, given)

@@ -1,10 +1,10 @@
-"""Places for large bodies: how many are held at once, and who makes way.
+"""Limits large bodies: how many a worker has at once, and which are evicted for others.
 
-A signature holds for all of a body or not at all, so a body is held before it is known who sends it, and who knows
-only the name of an access key can send one slowly. So an account has a share of the places and no more; and where
-somebody waits, bodies make way that come slowly (`SLOW_BYTES` a second, after `GRACE_SECONDS`) or have been on their
-way for `PATIENCE_SECONDS`, the oldest first. While there is room nobody is hurried. A body that was proven keeps its
-place until it is done with.
+A signature covers the whole body, so a body is in memory before its sender is known, and anybody who knows an access
+key id can send one slowly. So each account has a share of the slots; and while requests wait, bodies that come slowly
+(below `SLOW_BYTES` a second, after `GRACE_SECONDS`) or take longer than `PATIENCE_SECONDS` are evicted, the oldest
+first. Without waiting requests none is evicted. A body with a checked signature keeps its slot to the end. Used by
+`routes` and `layers`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from proxy.ecr.errors import UnreadableRequest, WireError
 SLOW_BYTES = 64 * 1024
 GRACE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0  # 28 MB, a part of 20 MiB in base64, at 500 kB/s
-LOOK_SECONDS = 0.5  # between two looks at who is slow, while somebody waits
+LOOK_SECONDS = 0.5  # between two checks for slow bodies, while requests wait
 
 
 class BodyLimiter:
-    """`most` of one worker, `share` of an account. To be used inside one running loop."""
+    """`most` slots of one worker, at most `share` of them for an account. Belongs to one running loop."""
 
     def __init__(self, most: int, share: int, *, grace: float = GRACE_SECONDS) -> None:
         self._most = most
@@ -35,8 +35,8 @@ class BodyLimiter:
 
     @contextlib.asynccontextmanager
     async def admit(self, account: str, received: Callable[[], int]) -> AsyncIterator[Callable[[], None]]:
-        """A place for a `with` block, which calls what it is given once the body is proven; `received` tells how many
-        of its bytes came. Unreadable for a body that made way: SDKs try again."""
+        """A slot for a `with` block, which calls the yielded function once the signature is checked; `received` returns
+        how many bytes have come. UnreadableRequest for an evicted body: SDKs retry."""
         slot = _Slot(account, received)
         try:
             self._queue.append(slot)
@@ -57,7 +57,7 @@ class BodyLimiter:
             self._admit()
 
     def _admit(self) -> None:
-        """To the first who wait and whose accounts have not had their shares."""
+        """Give free slots to the first waiting requests whose accounts have not used up their shares."""
         held = Counter(slot.account for slot in self._held)
         for slot in list(self._queue):
             if len(self._held) >= self._most:
@@ -78,7 +78,7 @@ class BodyLimiter:
             self._evict_slow()
 
     def _evict_slow(self) -> None:
-        """One place for one that waits: of its own account where that has had its share."""
+        """Evict one body for a waiting request: of its own account if that has used up its share."""
         held = Counter(slot.account for slot in self._held)
         waiting = Counter(slot.account for slot in self._queue)
         anybodys = any(held[account] < self._share for account in waiting)
@@ -90,7 +90,7 @@ class BodyLimiter:
 
 
 class _Slot:
-    """One request's, or to be; `since` is the loop's time."""
+    """A request's slot, or its place in the queue; `since` is loop time."""
 
     def __init__(self, account: str, received: Callable[[], int]) -> None:
         self.account = account

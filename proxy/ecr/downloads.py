@@ -1,8 +1,8 @@
-"""GET and HEAD /layers/<digest>?token=…: what the links of GetDownloadUrlForLayer lead to.
+"""GET and HEAD /layers/<digest>?token=…: serves the links of GetDownloadUrlForLayer.
 
-Who has the link may fetch the layer, with ranges, as from docker's door (`pulls`): the token says whose it is and of
-which repository, and is asked for nowhere else. Each fetch is an event of the audit trail, of whoever asked for the
-link. No answer says why a link is refused; no log has its token, which stands in the query.
+The holder of a link may fetch the layer, with ranges, as through OCI: the token names principal and repository, and is
+valid here only. Each fetch is an audit event of the principal that requested the link. No answer tells why a link is
+refused; no log has the token, which is in the query. Made by `app.router`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from proxy.registry.mirror.mirror import Mirror
 PATH = "/layers/"
 REFUSED_TEXT = "This link does not open a layer, or its time is over."
 _ROUTE = "/layers/<digest>"
-_CUT_STATUS = 499  # nobody reads it; in log and trail, as at docker's door
+_CUT_STATUS = 499  # for log and audit, as in `oci`; no client gets it
 _STATUS: Mapping[Code, int] = {
     Code.ACCESS_DENIED: 403,
     Code.BLOB_CORRUPT: 404,

@@ -1,9 +1,9 @@
-"""Everything that goes wrong at this door, as AWS writes it: the one place that knows names, statuses and wire forms.
+"""Renders failures as AWS does: the only place with error names, statuses and wire forms of the AWS APIs.
 
 JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts` and `iam`: `<ErrorResponse>`, or
-the same as JSON. SDKs look at the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for the
-query protocol as its models have it), 500 when it is our fault, which SDKs try again. A fault of ours is logged here,
-once, with its hint; the hint stays inside.
+the same as JSON. SDKs go by the name; people read the text. Statuses: 400, 403 for AccessDenied (the query protocol:
+those of its models), 500 for our faults, which SDKs retry. Our faults are logged here, once, with their hint, which no
+client gets. Used by `routes`, `query` and `json_services`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JSON_TYPE = "application/x-amz-json-1.1"
 XML_TYPE = "text/xml"
 QUERY_JSON_TYPE = "application/json"
 
-# The errors that only `sts` and `iam` know, with the statuses of their models.
+# Errors of `sts` and `iam` only, with the statuses of their models.
 _OF_QUERY = {
     Code.DELETE_CONFLICT: 409,
     Code.ENTITY_ALREADY_EXISTS: 409,
@@ -44,7 +44,7 @@ _UNREADABLE = {400: "MalformedInput", 408: "RequestTimeout", 429: Code.THROTTLIN
 
 TRY_AGAIN = "The service is temporarily unavailable. Please try again."
 
-# Ours, that the API has no name for. What is not here and not in the API model is the sender's parameter.
+# Our codes without a name in the API. Codes neither here nor in the API model become InvalidParameter.
 _OUR_FAULT = frozenset(
     {
         Code.SERVER,
@@ -91,7 +91,7 @@ _QUERY_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class WireError:
-    """An error as a client will see it."""
+    """An error as the client gets it."""
 
     status: int
     name: str
@@ -101,7 +101,7 @@ class WireError:
 
 
 class UnreadableRequest(Exception):
-    """The request's form is wrong before its meaning is looked at; `error` is what to answer."""
+    """The request is malformed; `error` is the answer."""
 
     def __init__(self, error: WireError) -> None:
         super().__init__(error)
@@ -109,7 +109,7 @@ class UnreadableRequest(Exception):
 
 
 def not_readable(why: str) -> UnreadableRequest:
-    """A body that is not what the protocol says."""
+    """The failure for a body that violates the protocol."""
     return UnreadableRequest(WireError(400, "SerializationException", why))
 
 
@@ -120,18 +120,18 @@ def too_large(limit: int) -> UnreadableRequest:
 
 
 def throttled(message: str, seconds: float) -> UnreadableRequest:
-    """429 with Retry-After: what is refused before it is read, for whom it comes from. SDKs try again."""
+    """429 with Retry-After: the client is refused before its request is read. SDKs retry."""
     return UnreadableRequest(WireError(429, Code.THROTTLING.value, message, retry_after=max(1, math.ceil(seconds))))
 
 
 def unknown_operation(name: str) -> Failure:
-    """For operations of the API that are not served, and for what is no operation at all."""
+    """The failure for an operation that is not served or does not exist."""
     shown = name if len(name) <= 64 and name.isascii() and name.isalnum() else "named in X-Amz-Target"
     return Failure(Code.UNKNOWN_OPERATION, f"The operation {shown} is not supported by this registry.")
 
 
 def ecr_error(error: Failure | SignatureRefused | UnreadableRequest) -> WireError:
-    """How the ECR API names what went wrong."""
+    """A failure as an error of the ECR API."""
     if isinstance(error, UnreadableRequest):
         return error.error
     if isinstance(error, SignatureRefused):
@@ -143,7 +143,7 @@ def ecr_error(error: Failure | SignatureRefused | UnreadableRequest) -> WireErro
 
 
 def query_error(error: Failure | SignatureRefused | UnreadableRequest) -> WireError:
-    """How STS and IAM name what went wrong."""
+    """A failure as an error of STS or IAM."""
     if isinstance(error, UnreadableRequest):
         return replace(error.error, name=_UNREADABLE.get(error.error.status, "RequestEntityTooLarge"))
     if isinstance(error, SignatureRefused):
@@ -172,7 +172,7 @@ def render_xml(error: WireError, service: str, request_id: str) -> web.Response:
 
 
 def render_query_json(error: WireError, request_id: str) -> web.Response:
-    """What `render_xml` says, for who accepts JSON."""
+    """The same as `render_xml`, for clients that accept JSON."""
     side = "Sender" if error.status < 500 else "Receiver"
     said = {"Error": {"Type": side, "Code": error.name, "Message": error.message}, "RequestId": request_id}
     return _with_retry(query_json_answer(json.dumps(said), request_id, error.status), error)
@@ -230,7 +230,7 @@ def _failure(failure: Failure) -> WireError:
 
 
 def _where(failure: Failure) -> Mapping[str, object]:
-    """Which upload it was, and the last byte that it has; no number when it has none."""
+    """The upload's members: its id and the last received byte, if any."""
     last = failure.fields.get("lastValidByteReceived")
     found = {name: failure.fields.get(name) for name in ("registryId", "repositoryName", "uploadId")}
     return found | ({"lastValidByteReceived": last} if isinstance(last, int) and last >= 0 else {})

@@ -2,8 +2,8 @@
 
     X-Amz-Target: AWSEvents.<Operation>
 
-`json_services` has read the call; here are the policy evaluator (`events:<Operation>` on the rule's ARN), and the rows.
-PutTargets refuses what no event may go to. Only the default event bus exists. Source: botocore's `events` model;
+`json_services` reads the call; this module calls the policy evaluator (`events:<Operation>` on the rule's ARN) and the
+rows. PutTargets refuses forbidden targets. Only the default event bus exists. Source: botocore's `events` model;
 Service Authorization Reference, "Amazon EventBridge".
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
+from proxy.awsmodel import models
 from proxy.ecr.errors import unknown_operation
 from proxy.jobs.event_delivery import check_target
 from proxy.jobs.event_targets import EventTargets
@@ -39,11 +40,12 @@ OPERATIONS = frozenset(
         "UntagResource",
     }
 )
+models.service("events")  # read before the server forks, not in the first request of each worker
 _WITHOUT_RESOURCE = frozenset({"ListRules", "TestEventPattern"})
 
 
 class EventBridgeRows(Protocol):
-    """The part of `metadata.contract.Metadata` that this asks."""
+    """The part of `metadata.contract.Metadata` that this module calls."""
 
     async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]: ...
 

@@ -1,6 +1,6 @@
-"""When each access key and each role was last used, as IAM tells it: noted at most once an hour and one.
+"""Records when each access key and each role was last used: at most once an hour for each.
 
-Nobody's request waits for a note, or fails with it; what cannot be noted now is noted at a later use.
+No request waits for a record, or fails with it; a failed record is repeated at a later use.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from proxy.model.lru import Lru
 
 EVERY_SECONDS = 3600.0
 RETRY_SECONDS = 60.0  # after a failure
-NAMES_MAX = 4096  # of which it is known when they were noted; others may be noted more often
-WAITING_MAX = 256  # uses not yet handed over; more are left for a later request
+NAMES_MAX = 4096  # keys and roles with a known last record; others may be recorded more often
+WAITING_MAX = 256  # uses not yet sent; more are left for a later request
 
 Note = Callable[..., Awaitable[object]]
 """(access key id or unique id, epoch seconds, and where: region, and of a key the service)"""
 
 
 class LastUses:
-    """One worker's notes. `note` hands one over; it is asked for one at a time."""
+    """One worker's records. `note` sends one; calls are serial."""
 
     def __init__(self, note: Note, clock: Callable[[], float]) -> None:
         self._note = note
@@ -32,9 +32,9 @@ class LastUses:
         self._handing_over: asyncio.Task[None] | None = None
 
     def used(self, name: str, *where: str) -> None:
-        """A request of this key has been proven, or the role was taken.
+        """Record a use: a request of this key was authenticated, or the role was assumed.
 
-        Returns at once; to be called inside the running loop."""
+        Returns at once; call it inside the running loop."""
         now = self._clock()
         if now < self._due.get(name, 0.0) or len(self._waiting) >= WAITING_MAX:
             return
@@ -44,7 +44,7 @@ class LastUses:
             self._handing_over = asyncio.get_running_loop().create_task(self._hand_over(), name="last uses")
 
     async def idle(self) -> None:
-        """Return once all that was seen has been handed over, or could not be."""
+        """Return once all uses were sent, or failed."""
         if self._handing_over is not None:
             await self._handing_over
 

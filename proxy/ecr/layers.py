@@ -2,9 +2,9 @@
 
     UploadLayerPart {"layerPartBlob": base64, "partFirstByte": 0, "partLastByte": 10485759, "uploadId": "…", …}
 
-Sessions, sealing and store are docker's own (`registry.uploads`), so a layer is the same whichever way it came. A part
-is decoded, hashed for its signature and set aside as it comes, in whatever order its members are, and is looked at by
-anybody only when its signature holds, its caller is allowed and its parameters are valid (`spool` says why).
+Sessions, sealing and store are those of OCI uploads (`registry.uploads`), so a layer is the same whichever way it came.
+A part is decoded, hashed for its signature and put into an `encrypted_temp_file` as it comes, with its members in any
+order. It is used only after the signature, the caller's permission and the parameters were checked.
 Sources: botocore's `ecr` model; Amazon ECR API Reference, the operations' pages.
 """
 
@@ -25,10 +25,10 @@ from proxy.awsmodel.validation import invalid, validate
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.body_limiter import BodyLimiter
 from proxy.ecr.downloads import link
+from proxy.ecr.encrypted_temp_file import EncryptedTempFile
 from proxy.ecr.parameters import Ask
 from proxy.ecr.services import ECR
 from proxy.ecr.signed_request import Signatures, claim_of
-from proxy.ecr.spool import PartSpool
 from proxy.ecr.streaming_json import StreamedObject
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
@@ -42,28 +42,28 @@ BLOB_MAX: int = models.shape("ecr", "LayerPartBlob")["max"]  # read before the s
 PARTS_AT_ONCE = 128  # set aside by one worker: 2.5 GiB of this machine's disk, when all are of 20 MiB
 
 _PART = replace(ECR, body_max=BLOB_MAX * 3 // 2)
-"""Base64 makes four bytes of three; what is over is for escapes (`\\/`) and the other members."""
+"""Base64 makes four bytes of three; the rest is for escapes (`\\/`) and the other members."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A proven UploadLayerPart: who sent it, its members but the bytes, and the bytes; None where it has none."""
+    """An authenticated UploadLayerPart: caller, members without the bytes, and the bytes; None if it has none."""
 
     caller: Caller
     parameters: dict[str, Any]
-    content: PartSpool | None
+    content: EncryptedTempFile | None
 
 
 @contextlib.asynccontextmanager
 async def taken_part(
     request: web.Request, signatures: Signatures, folder: Path, limiter: BodyLimiter
 ) -> AsyncIterator[Part]:
-    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `PartSpool` has it."""
+    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `EncryptedTempFile` has it."""
     reader = StreamedObject(BLOB, BLOB_MAX)
     async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
             proven = await held.enter_async_context(limiter.admit(body.account, lambda: body.received))
-            spool = await held.enter_async_context(PartSpool(folder))
+            spool = await held.enter_async_context(EncryptedTempFile(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))
             caller = await body.prove()
@@ -72,7 +72,7 @@ async def taken_part(
 
 
 class LayerOperations:
-    """One worker's answers, to those who are allowed."""
+    """One worker's layer operations, for callers that are allowed."""
 
     def __init__(
         self, uploads: Uploads, metadata: Metadata, links: LayerLinks, endpoints: Endpoints, folder: Path
@@ -94,7 +94,7 @@ class LayerOperations:
         )
         return {"uploadId": upload_id, "partSize": size}
 
-    async def add_part(self, ask: Ask, content: PartSpool | None) -> Mapping[str, Any]:
+    async def add_part(self, ask: Ask, content: EncryptedTempFile | None) -> Mapping[str, Any]:
         """As `Uploads.add_part`."""
         given = ask.parameters
         validate(ask.operation, {**given, BLOB: ""} if content is not None else given)  # its length has been checked

@@ -1,6 +1,6 @@
-"""SetRepositoryPolicy without `force`: a policy that would shut its own author out is not set.
+"""SetRepositoryPolicy without `force` refuses a policy that would lock out its own author.
 
-It is a guard against a slip, not a rule of access: it need not be of one piece with the setting itself.
+It guards against a mistake and is no access rule, so it need not be atomic with setting the policy.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from proxy.model.errors import Code, Failure
 
 
 async def refuse_lockout(ask: Ask, metadata: Metadata) -> None:
-    """InvalidParameter for a policy after which the caller could not set another one, or that is none at all.
+    """InvalidParameter for a policy after which the caller could not set another one, or for an invalid one.
 
-    Whatever else is wrong with the call is left to the operation to say."""
+    The operation checks everything else."""
     name, text = ask.parameters["repositoryName"], ask.parameters.get("policyText")
     held = await metadata.repository_access(ask.account, name)
     if not held.exists or not isinstance(text, str):

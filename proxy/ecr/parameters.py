@@ -1,8 +1,8 @@
-"""A JSON 1.1 body as parameters, and what the policies are asked about them.
+"""Reads a JSON 1.1 body's parameters, and the resources and condition keys that policies decide about.
 
-Reads only what the door itself must know before it forwards: that the body is one JSON object of sound text, whose
-registry it is about, which repositories and tags are named. All the rest is validated against the API model where rows
-are.
+Checks only what is needed before a call is forwarded: that the body is one JSON object of valid text, its registry, and
+the repositories and tags that it names. The metadata service validates the rest against the API model. Used by
+`routes`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
 
-DEPTH_MAX = 64  # the deepest input of the API model has 7 levels; whoever encodes it again must not run out of stack
+DEPTH_MAX = 64  # the API model's deepest input has 7 levels; encoding must not overflow the stack
 
 Keys = Mapping[str, Sequence[str]]
 """Condition keys of this request alone, in lower case."""
@@ -38,7 +38,7 @@ _REPOSITORY_ARN = re.compile(r"arn:aws:ecr:([a-z0-9-]+):([0-9]{12}):repository/(
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call of an operation: who asks what of which registry, whose `account` may be another one's."""
+    """One call: caller, operation, parameters, and the `account` of its registry, perhaps not the caller's."""
 
     caller: Caller
     operation: str
@@ -83,7 +83,7 @@ def given_registry(parameters: Mapping[str, Any], caller: Caller) -> str:
 
 
 def none_but_own(parameters: Mapping[str, Any], caller: Caller) -> str:
-    """`registryId`, where given, must be the caller's own: no resource's policy could let anybody else in."""
+    """`registryId`, if given, must be the caller's own: no resource policy could allow another."""
     account = given_registry(parameters, caller)
     if account != caller.account:
         raise Failure(
@@ -99,7 +99,7 @@ def registry_of_arn(parameters: Mapping[str, Any], caller: Caller) -> str:
 
 
 def check_registry(registry_id: object, name: str) -> str:
-    """InvalidParameter unless it is an account's number. Whether there is such an account is not for all to know."""
+    """InvalidParameter unless it has the form of an account id. It does not reveal whether the account exists."""
     if not isinstance(registry_id, str):
         raise invalid(name, "Member must be a string")
     if not _ACCOUNT.fullmatch(registry_id):
@@ -131,7 +131,7 @@ def whole_registry(ask: Ask) -> Sequence[str]:
 
 
 def tagged_repository(ask: Ask) -> Sequence[str]:
-    """`resourceArn` itself. One of another region is not ours to answer for."""
+    """`resourceArn` itself. One of another region is refused."""
     arn, region, _ = _parse_arn(ask.parameters)
     if region != ask.region:
         raise invalid("resourceArn", "Invalid ARN")
@@ -146,7 +146,7 @@ def no_keys(ask: Ask) -> Keys:
 
 
 def given_tags(ask: Ask) -> Keys:
-    """aws:RequestTag/… and aws:TagKeys of the tags, as far as they have a tag's form; the rest is refused elsewhere."""
+    """aws:RequestTag/… and aws:TagKeys of well-formed tags; the operation refuses others."""
     tags = [
         (tag["Key"], tag["Value"])
         for member in ("tags", "resourceTags")
@@ -177,12 +177,12 @@ def no_permissions(ask: Ask) -> Sequence[tuple[str, str]]:
 
 
 def tagging(ask: Ask) -> Sequence[tuple[str, str]]:
-    """Whoever makes a repository with tags must be allowed to tag it."""
+    """Creating a repository with tags also requires permission to tag it."""
     return [("ecr:TagResource", arn) for arn in named_repository(ask)] if ask.parameters.get("tags") else ()
 
 
 def making_by_template(ask: Ask) -> Sequence[tuple[str, str]]:
-    """Whoever says what repositories will be like must be allowed to make such ones, whichever under the prefix."""
+    """A template requires permission to create such repositories under its whole prefix."""
     prefix = ask.parameters.get("prefix")
     if not isinstance(prefix, str) or "*" in prefix or "?" in prefix:
         raise invalid("prefix", "Member must be a prefix of repository names")
@@ -199,7 +199,7 @@ def no_echo(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def given_manifest(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """PutImage's, which need not come back from where it went."""
+    """PutImage's manifest, which the rows' answer omits."""
     return {"image": {**found["image"], "imageManifest": ask.parameters["imageManifest"]}}
 
 
@@ -223,7 +223,7 @@ def _arn(ask: Ask, name: object, parameter: str) -> str:
         raise invalid(parameter, "Member must not be null")
     if not isinstance(name, str):
         raise invalid(parameter, "Member must be a string")
-    # A name with wildcards would ask the policy about other repositories than it reads.
+    # A name with wildcards would make the policy decide about other repositories than the one that is read.
     if "*" in name or "?" in name or len(name) > 256:
         raise invalid(parameter, "Member must be a repository name")
     return repository_arn(ask.region, ask.account, name)
@@ -247,5 +247,5 @@ def _is_deeper(value: object, levels: int) -> bool:
 
 
 def _check_text(value: object) -> None:
-    """Lone surrogates are no text: they could be neither stored nor sent on."""
+    """Refuses lone surrogates, which could be neither stored nor forwarded."""
     json.dumps(value, ensure_ascii=False).encode("utf-8")

@@ -27,10 +27,10 @@ from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInval
 from proxy.auth.signing_keys import SigningKeys
 from proxy.auth.sigv4 import Claim, Headers, SignatureReason, SignatureRefused, check_claim, check_signature, read_claim
 from proxy.ecr.bodies import charged, chunks
+from proxy.ecr.encrypted_temp_file import EncryptedTempFile
 from proxy.ecr.errors import throttled
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.services import ApiService
-from proxy.ecr.spool import PartSpool
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of
 from proxy.http.unproven_budget import Charge, UnprovenBytes
@@ -94,7 +94,7 @@ class Signatures:
     ) -> tuple[Caller, bytes]:
         """Who signed the request, and its whole body, which waits for its `slot`. Refused, Unreadable, or Failure of a
         look-up."""
-        async with PartSpool(self._folder) as spool, self.stream(request, claim, service) as body:
+        async with EncryptedTempFile(self._folder) as spool, self.stream(request, claim, service) as body:
             proven = await slot(body) if slot is not None else None
             async for chunk in body:
                 await spool.write(chunk)

@@ -2,7 +2,7 @@
 signature is checked.
 
 A signature covers the whole body, so bytes must be held before their sender is known. Each request is charged for what
-it holds in memory, at most `CHARGE_MAX` (larger bodies are spooled to disk, `ecr/spool`), against two budgets: the
+it holds in memory, at most `CHARGE_MAX` (larger bodies go to disk, `ecr.encrypted_temp_file`), against two budgets: the
 worker's and its client's. Where one is used up, a slow request (below `SLOW_BYTES` a second after `GRACE_SECONDS`) is
 evicted for the new one: of the same client, or of the client that holds the most. If there is none, or the new
 request's own client holds the most, the new request is refused. Proven requests are not charged.

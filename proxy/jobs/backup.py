@@ -7,7 +7,8 @@
       snapshots/
         20261124T220511Z/         when, UTC
           rows.db                 SQLite: every row of one moment (`metadata.snapshot`)
-          objects.txt             a line for each blob: object key, stored bytes, digest, `kept` or `quarantined`
+          objects.txt             a line for each blob: object key, stored bytes, digest, `kept`, `archived` or
+                                  `quarantined`
           keys.sealed             master keys (if they are in a file) and credentials under the passphrase
                                   (`auth.passphrase`), and as `snapshot.json` the SHA-256 of rows.db and objects.txt and
                                   the store's id
@@ -38,7 +39,7 @@ from proxy.storage.base import KEY
 
 FORMAT, VERSION = "wharfage backup", 1
 ROWS, OBJECTS, KEYS, MANIFEST = "rows.db", "objects.txt", "keys.sealed", "manifest.json"
-_KEPT, _QUARANTINED = "kept", "quarantined"
+_KEPT, _ARCHIVED, _QUARANTINED = "kept", "archived", "quarantined"
 _MANIFEST_MAX = 4 * 2**20  # bytes
 _KEYS_MAX = 4 * 2**20  # the key file may have a MiB, and base64 is put around it twice
 NAMED_MAX = 1000  # missing objects that a manifest names
@@ -80,6 +81,7 @@ class ObjectEntry:
     size: int
     digest: str
     quarantined: bool
+    archived: bool = False  # it lay in the place of `[archive]`
 
 
 def hold(folder: Path) -> int:
@@ -157,12 +159,14 @@ def choose(folder: Path, name: str | None) -> Snapshot:
     return _read(whole[-1])
 
 
-def write_list(path: Path, lines: Iterable[tuple[str, int, str, bool]]) -> tuple[int, int, int]:
-    """objects.txt of (key, size, digest, quarantined), by key; how many, the bytes kept, and how many quarantined."""
+def write_list(path: Path, lines: Iterable[tuple[str, int, str, bool, bool]]) -> tuple[int, int, int]:
+    """objects.txt of (key, size, digest, quarantined, archived), by key; how many, the bytes of those that are not
+    quarantined, and how many are."""
     count = total = hidden = 0
     with open(path, "x", opener=private) as file:
-        for key, size, digest, quarantined in lines:
-            file.write(f"{key} {size} {digest} {_QUARANTINED if quarantined else _KEPT}\n")
+        for key, size, digest, quarantined, archived in lines:
+            state = _QUARANTINED if quarantined else _ARCHIVED if archived else _KEPT
+            file.write(f"{key} {size} {digest} {state}\n")
             count += 1
             total += 0 if quarantined else size
             hidden += quarantined
@@ -178,7 +182,7 @@ def read_list(path: Path) -> Iterator[ObjectEntry]:
             words = text.split()
             if len(words) != 4 or not KEY.fullmatch(words[0]) or not words[1].isdecimal():
                 raise BackupError(f"{path}: line {number} is damaged")
-            yield ObjectEntry(words[0], int(words[1]), words[2], words[3] == _QUARANTINED)
+            yield ObjectEntry(words[0], int(words[1]), words[2], words[3] == _QUARANTINED, words[3] == _ARCHIVED)
 
 
 def sum_of(path: Path) -> str:

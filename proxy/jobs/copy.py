@@ -55,6 +55,21 @@ class CopyReport:
     def lacking(self) -> int:
         return self.missing.count + self.wrong_size.count + self.unreadable.count + self.bad.count
 
+    def add(self, other: CopyReport) -> None:
+        """Of another run, with other objects."""
+        self.copied += other.copied
+        self.copied_bytes += other.copied_bytes
+        self.there += other.there
+        self.there_bytes += other.there_bytes
+        self.gone += other.gone
+        for mine, more in (
+            (self.missing, other.missing),
+            (self.wrong_size, other.wrong_size),
+            (self.unreadable, other.unreadable),
+            (self.bad, other.bad),
+        ):
+            mine.extend(more)
+
 
 async def copy_objects(
     wanted: AsyncGenerator[CopyItem, None],
@@ -155,9 +170,9 @@ class _Run:
                     return False
                 if replaces:  # and can be, as the source has it
                     await self.target.delete(each.key)
-                await self._pour(each, reader, view)
+                await pour(reader, self.target, each.key, each.size, view, self.tell)
                 return True
-        except _SourceFailed as failed:
+        except SourceFailed as failed:
             if isinstance(failed.error, ObjectMissing):
                 if self.still_wanted is None or await self.still_wanted(each.key):
                     self.report.missing.add(each.key, each.digest, "is missing")
@@ -168,29 +183,34 @@ class _Run:
                 self.report.unreadable.add(each.key, each.digest, failed.error.message)
             return False
 
-    async def _pour(self, each: CopyItem, reader: ObjectReader, view: memoryview) -> None:
-        appender = await self.target.begin(each.key, each.size)
-        try:
-            at = 0
-            while at < each.size:
-                got = await _asked(reader.read_into(view, at))
-                if not got:
-                    raise _SourceFailed(Failure(Code.STORE_UNAVAILABLE, f"it ends at {at} of {each.size} bytes"))
-                await appender.append(partial(_part, view, got))
-                at += got
-                self.tell(got)
-            await appender.finish()
-        except BaseException:
-            await appender.abandon()
-            raise
+
+async def pour(
+    reader: ObjectReader, target: ObjectStore, key: str, size: int, view: memoryview, tell: Callable[[int], None]
+) -> None:
+    """All of an open object into a new one, which is whole and durable when this returns. SourceFailed; whatever else
+    is raised comes from the target."""
+    appender = await target.begin(key, size)
+    try:
+        at = 0
+        while at < size:
+            got = await _asked(reader.read_into(view, at))
+            if not got:
+                raise SourceFailed(Failure(Code.STORE_UNAVAILABLE, f"it ends at {at} of {size} bytes"))
+            await appender.append(partial(_part, view, got))
+            at += got
+            tell(got)
+        await appender.finish()
+    except BaseException:
+        await appender.abandon()
+        raise
 
 
 def _part(view: memoryview, length: int) -> memoryview:
     return view[:length]
 
 
-class _SourceFailed(Exception):
-    """What the source raised; anything else comes from the target, and ends the run."""
+class SourceFailed(Exception):
+    """What the source raised: `error`."""
 
     def __init__(self, error: ObjectMissing | Failure) -> None:
         super().__init__(str(error))
@@ -201,7 +221,7 @@ async def _asked(question: Awaitable[T]) -> T:
     try:
         return await question
     except (ObjectMissing, Failure) as error:
-        raise _SourceFailed(error) from error
+        raise SourceFailed(error) from error
 
 
 async def _beside(

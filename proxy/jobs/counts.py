@@ -37,7 +37,9 @@ async def check_counts(
         while after is not None:
             wrong, after = await metadata.miscounts(noun, after=after, limit=rows)
             for each in wrong:
-                report.miscounted.add("", reason=f"{each.shown} has {each.counted} {of}, counted as {each.kept}")
+                report.miscounted.add(
+                    "", reason=f"{each.display_name} has {each.counted} {of}, counted as {each.recorded}"
+                )
                 if repair:
                     await metadata.recount(noun, each.key)
                     report.recounted += 1

@@ -47,6 +47,10 @@ class Findings:
         if len(self.named) < NAMED_MAX:
             self.named.append(Finding(object_key, digest, reason))
 
+    def extend(self, more: Findings) -> None:
+        self.count += more.count
+        self.named += more.named[: NAMED_MAX - len(self.named)]
+
 
 async def all_blobs(metadata: Metadata) -> AsyncGenerator[tuple[Blob, bool], None]:
     """Every blob row in the order of object keys, with whether it is quarantined, a page at a time."""

@@ -8,7 +8,7 @@ that the sweep leaves it however long that takes (S3 dates an object of parts fr
 at it only while it is. What an interruption leaves in the store is an orphan for the sweep, `RESERVED_SECONDS` later.
 Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
 they are counted and stay as they are. What is under a repository's own KMS key never was under the master key that has
-leaked: it is passed over too.
+leaked: it is passed over too. What lies in the archive stays there.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, SealedObject, Sealing, Segment
-from proxy.registry.append import delete_object, see_through
+from proxy.registry.append import delete_object
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.storage.off_loop import run_to_completion
+from proxy.storage.tiered import tier
 
-DOING = "sealing blobs anew"
+DOING = "resealing blobs"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
 RESERVED_SECONDS = 2 * 86_400.0
 """In which one blob must have been sealed anew: ECR's largest layer at 300 KB/s. One that takes longer is named, and
@@ -96,7 +98,7 @@ async def reseal(
                 try:
                     new = await _copy(metadata, store, keys, pool, blob, key, tell)
                 except BaseException:
-                    await see_through(_release(metadata, key))
+                    await run_to_completion(_release(metadata, key))
                     raise
                 if await _point(metadata, store, report, blob, new):
                     superseded.append((clock() + linger, blob.sealed.object_key))
@@ -153,7 +155,7 @@ async def _copy(
     opening = await keys.unwrap(old.data_key, old.sealed_for)
     sealing = await keys.generate(old.sealed_for, old.encryption)
     async with await open_sealed(store, old, data_key=opening, segments=segments, pool=pool) as reader:
-        appender = await store.begin(object_key, old.stored_size)
+        appender = await tier(store, archived=old.archived).begin(object_key, old.stored_size)
         writer: SealedWriter | None = None
         try:
             writer = await SealedWriter.begin(
@@ -177,7 +179,7 @@ async def _copy(
                 raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{found}")
             await appender.finish()
         except BaseException:
-            await see_through(_abandon(writer, appender))
+            await run_to_completion(_abandon(writer, appender))
             raise
     return SealedObject(
         object_key=object_key,
@@ -189,6 +191,7 @@ async def _copy(
         segment_count=1,
         segments=(segment,),
         encryption=old.encryption,
+        archived=old.archived,
     )
 
 

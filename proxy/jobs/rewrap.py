@@ -1,11 +1,11 @@
 """Every data key wrapped anew in its row, by the provider and the master key in force; stored objects are not touched.
 
 Open uploads come first, then blobs, so that an upload that is committed meanwhile is not missed; then stored secrets,
-those of access keys and the values of secrets, are sealed anew. Promises: it can be broken off anywhere and gone on
-with (`rotate` None): a row whose key is under the key in force already is passed over. A row that changed meanwhile is
-left to the next run. AT_ONCE rows are worked on at a time: KMS is slow. KMS out of reach ends the run with its Failure;
-a key that it refuses is named, and the rest go on. A repository's own KMS key stays its key. When a key has leaked,
-rewrapping is not enough: `reseal`.
+those of access keys, the values of secrets and what signs events, are sealed anew. Promises: it can be broken off
+anywhere and gone on with (`rotate` None): a row whose key is under the key in force already is passed over. A row
+that changed meanwhile is left to the next run. AT_ONCE rows are worked on at a time: KMS is slow. KMS out of reach
+ends the run with its Failure; a key that it refuses is named, and the rest go on. A repository's own KMS key stays
+its key. When a key has leaked, rewrapping is not enough: `reseal`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.event_secrets import open_event_secret, seal_event_secret
 from proxy.auth.secrets import open_secret, open_value, seal_secret, seal_value
 from proxy.blob.keys import DataKeys
 from proxy.jobs.progress import ROWS, Findings, Progress
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
+from proxy.model.events import EventSecret
 from proxy.model.records import SealedObject, Sealing
 
 DOING = "wrapping data keys"
@@ -49,11 +51,12 @@ async def rewrap(
     progress: Callable[[Progress], None],
     secrets: SmallSealer | None = None,
     values: SmallSealer | None = None,
+    event_secrets: SmallSealer | None = None,
 ) -> RewrapReport:
     """Make a new master key with `rotate` (`MasterKeys.rotate` of those that `keys` wraps with) and wrap all keys anew.
 
     None goes on with an earlier run, with no new master key. `secrets` seals those of access keys, `values` those of
-    secrets. Progress counts data keys.
+    secrets, `event_secrets` what signs events. Progress counts data keys.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
@@ -74,6 +77,8 @@ async def rewrap(
         await _reseal_secrets(metadata, secrets, report)
     if values is not None:
         await _reseal_values(metadata, values, report)
+    if event_secrets is not None:
+        await _reseal_event_secrets(metadata, event_secrets, report)
     return report
 
 
@@ -151,3 +156,22 @@ async def _reseal_values(metadata: Metadata, sealer: SmallSealer, report: Rewrap
                 continue
             if await metadata.replace_sealed_version(*after, found.sealed, seal_value(sealer, *after, value)):
                 report.secrets += 1
+
+
+async def _reseal_event_secrets(metadata: Metadata, sealer: SmallSealer, report: RewrapReport) -> None:
+    """Of each account the current one, and the one before it."""
+    after = ""
+    while page := await metadata.sealed_event_secrets(after=after, limit=ROWS):
+        for account, found in page:
+            after = account
+            held = [each for each in (found.sealed, found.previous) if each is not None]
+            if all(sealer.is_current(each) for each in held):
+                continue
+            try:
+                fresh = [seal_event_secret(sealer, account, open_event_secret(sealer, account, each)) for each in held]
+            except ValueError as error:
+                report.failed.add("", f"event secret of account {account}", str(error))
+                continue
+            new = EventSecret(fresh[0], fresh[1] if len(fresh) > 1 else None, found.previous_until)
+            if await metadata.replace_event_secret(account, found, new):
+                report.secrets += len(fresh)

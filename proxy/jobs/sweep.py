@@ -23,6 +23,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from proxy import observe
 from proxy.jobs.schedule import Task
@@ -30,6 +31,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.records import SweepBatch
 from proxy.storage.base import ObjectStore, StoredObject
+from proxy.storage.tiered import TieredStore
 
 BATCH = 500  # objects listed at a time
 ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
@@ -60,15 +62,25 @@ def sweep_tasks(
     now: Callable[[], float],
 ) -> tuple[Task, ...]:
     """The sweep as tasks for `schedule`; all in seconds, `now` is epoch seconds."""
-    walk = OrphanWalk()
-    return (
+    tasks = [
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
         Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
         Task("sweep-secrets", every, TURN_SECONDS, lambda: remove_secrets(metadata)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
-        Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
-        Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
-    )
+    ]
+    for prefix, each in _tiers(store).items():
+        orphans = partial(remove_orphans, metadata, each, OrphanWalk(), grace=grace, now=now)
+        strays = partial(remove_strays, metadata, each, grace=grace, now=now)
+        tasks += [
+            Task(f"sweep-{prefix}orphans", every, TURN_SECONDS, orphans),
+            Task(f"sweep-{prefix}strays", every, TURN_SECONDS, strays),
+        ]
+    return tuple(tasks)
+
+
+def _tiers(store: ObjectStore) -> dict[str, ObjectStore]:
+    """Each by itself: an archive that cannot be had keeps no orphan of the store."""
+    return {"": store.standard, "archive-": store.archive} if isinstance(store, TieredStore) else {"": store}
 
 
 async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float, within: float = WORK_SECONDS) -> int:

@@ -2,10 +2,10 @@
 
 Implemented by `client.client.MetadataClient`; `client.cache.CachedMetadata` wraps one. A method has the parameters and
 the answer of the function registered under its name (`operations.operation`); a test compares them.
-Every call is one transaction. When a write returns it is committed durably, and every worker sees it. One exception:
-with the service and all clients on one machine, a write that only begins, leases or releases an upload may be lost when
-that machine fails; the repository it creates may not, nor what it says about bytes. Failures are `Failure`, with codes
-named at each call; any may raise `MetadataUnavailable`. `account` is the registry's 12 digits.
+Every call is one transaction. When a write returns it is durable, and every worker sees it. One exception: with the
+service and all clients on one machine, a write that only begins, leases or releases an upload may be lost when that
+machine fails; a repository that it creates and what it records about bytes may not. Failures are `Failure`; each
+method names its codes, and any may raise `MetadataUnavailable`. `account` is the registry's 12 digits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.archive_contract import ArchivePort as ArchivePort
 from proxy.metadata.event_contract import EventPort as EventPort
 from proxy.metadata.job_contract import JobPort as JobPort
 from proxy.metadata.lifecycle_contract import LifecyclePort as LifecyclePort
@@ -75,10 +76,10 @@ class IdentityPort(Protocol):
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 
     async def principal(self, principal_id: str) -> Principal | None:
-        """None once the principal is deleted or disabled: its tokens die with it."""
+        """None once the principal is deleted or disabled: its tokens are then invalid."""
 
     async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
-        """Default versions of managed policies, AWS's and the account's own; what is not there is left out."""
+        """Default versions of managed policies, AWS's and the account's own; missing ones are left out."""
 
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
         """The repository's policy, tags and settings; `exists` False when there is no such repository."""
@@ -90,7 +91,7 @@ class IdentityPort(Protocol):
         """The registry's policy and settings; `exists` False when the account has none here."""
 
     async def bind_repository_policy(self, account: str, text: str) -> BoundPolicy:
-        """A text as the policy of a repository of the account, validated and bound; not stored. InvalidParameter."""
+        """Validate a text as a policy of the account's repositories and bind it; not stored. InvalidParameter."""
 
     async def role(self, account: str, name: str) -> Role | None: ...
 
@@ -126,7 +127,8 @@ class AccountPort(Protocol):
         """All of them, closed ones too, in order."""
 
     async def close_account(self, account: str) -> Account:
-        """Nothing of the account is served from the next request on, for good. NoSuchEntity, UnmodifiableEntity."""
+        """Close the account for good: from the next request on nothing of it is served. NoSuchEntity,
+        UnmodifiableEntity."""
 
     async def credentials(self, *, after: str, limit: int) -> Sequence[CredentialReportEntry]:
         """Long-lived keys of all accounts by id, in order, beyond `after`."""
@@ -140,15 +142,14 @@ class BlobPort(Protocol):
     """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined). Renews the
-        grace in which an unreferenced blob is kept (at most one write an hour and blob)."""
+        """RepositoryNotFound, LayersNotFound (also when quarantined). Renews an unused blob's grace, once an hour."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
 
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        """The page of hashes whose first frame is at that offset, of an object that is not sealed; empty when there is
-        none. A page of a recorded segment never changes. `fresh` bypasses every cache."""
+        """The page of frame hashes of a plain object whose first frame is at that offset; empty when there is none. A
+        recorded page never changes. `fresh` bypasses every cache."""
 
     async def blob_holders(self, account: str, digest: str, *, limit: int, encryption: str = "") -> Sequence[str]:
         """Some repositories of the account that hold the blob under that KMS key (or none of their own), `limit` at
@@ -157,8 +158,8 @@ class BlobPort(Protocol):
     async def mount_blob(
         self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
     ) -> Mounted:
-        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it.
-        LimitExceeded where the repository's bytes would be too many."""
+        """Link a blob that some (or the named) repository of the account holds. `NO`: there is none, upload it.
+        LimitExceeded if the repository would exceed its bytes."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
@@ -186,13 +187,13 @@ class ManifestPort(Protocol):
     ) -> PushedManifest:
         """Store a manifest whose bytes hash to `digest`, and move `tags` to it (none: pushed by digest).
 
-        ManifestInvalid, LayersNotFound, ReferencedImagesNotFound, ImageTagAlreadyExists (an immutable tag is there,
-        whatever it is for), LimitExceeded (images, tags), RepositoryNotFound. Pushing the same manifest and mutable tag
-        again succeeds. An absent subject is fine.
+        ManifestInvalid, LayersNotFound, ReferencedImagesNotFound, ImageTagAlreadyExists (an immutable tag exists, for
+        any image), LimitExceeded (images, tags), RepositoryNotFound. Repeating a push with a mutable tag succeeds. The
+        subject may be absent.
         """
 
     async def note_pulls(self, pulls: Sequence[Pull]) -> None:
-        """Write down when images were pulled last, but by excluded principals."""
+        """Record when images were last pulled, except by excluded principals."""
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:
         """Remove only the tag, as OCI says; the image stays, untagged. RepositoryNotFound, ImageNotFound."""
@@ -213,13 +214,13 @@ class ManifestPort(Protocol):
 
 
 class UpkeepPort(Protocol):
-    """What jobs ask: sweeps, checks, rewrapping, resealing."""
+    """For jobs: sweeps, checks, rewrapping, resealing."""
 
     async def take_turn(self, task: str, *, seconds: float) -> bool:
-        """True for one caller at a time: the one that runs this upkeep task for the next `seconds`."""
+        """True for one caller at a time, which runs this upkeep task for the next `seconds`."""
 
     async def hold_blobs(self, *, seconds: float) -> None:
-        """Until then no blob is removed: `collect_blobs` finds nothing. A backup renews this while it copies."""
+        """Until then `collect_blobs` finds nothing, so no blob is removed. A backup renews this while it copies."""
 
     async def expire_uploads(self, *, idle_seconds: float, limit: int) -> SweepBatch:
         """Remove sessions untouched for so long (committed ones after an hour), open ones first, and reservations that
@@ -241,7 +242,7 @@ class UpkeepPort(Protocol):
         enough)."""
 
     async def reserve_object(self, object_key: str, *, seconds: float) -> None:
-        """Make the object known for so long, before it is written: its row comes after it (reseal)."""
+        """Make an object known to the sweep for so long, before it is written and has a row (reseal)."""
 
     async def release_object(self, object_key: str) -> None:
         """End a reservation. Idempotent."""
@@ -256,30 +257,29 @@ class UpkeepPort(Protocol):
         """Rewrap: swap a blob's (or open session's) wrapped key. False when it was no longer `old`."""
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
-        """Reseal: point a blob's row at a new object with one message, in the place of that object's reservation. False
-        when it was no longer at `object_key`, or the reservation has ended: nothing was changed."""
+        """Reseal: point a blob's row at a new object with one message, and end that object's reservation. False, with
+        nothing changed, when the blob was no longer at `object_key` or the reservation has ended."""
 
     async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
         """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
 
     async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
-        """Of a page of "accounts", "repositories", "images", "blob_links" or "blobs" those whose counter is wrong, and
-        what is `after` for the next page; None: this was the last."""
+        """One page of the rows of a noun (`operations.counts.NOUNS`): those with a wrong counter, and `after` for the
+        next page; None: this was the last."""
 
     async def recount(self, noun: str, key: str) -> None:
-        """Count what that row has anew."""
+        """Correct that row's counter."""
 
 
 class Keys(Protocol):
-    """The keys that small values are sealed under, and what is sealed under them."""
+    """The keys that seal small values, and the values sealed with them."""
 
     async def key_records(self) -> Sequence[KeyRecord]:
-        """The keys that small values are sealed under: the active one first, then the newest, 100 at most."""
+        """The keys that seal small values: the active one first, then the newest, 100 at most."""
 
     async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]:
-        """Keep a record; an `active` one takes the place of the key named `replaces` (None: of none at all).
-
-        When another one is in force it stays so. Returns all records as they are then.
+        """Store a record. An `active` one replaces the active key `replaces` (None: there must be none); if another key
+        is active, it stays active. Returns all records.
         """
 
     async def sealed_secrets(self, *, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
@@ -289,7 +289,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ReplicationPort, Protocol):
+class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ArchivePort, ReplicationPort, Protocol):
     """The ports that have modules of their own."""
 
 
@@ -308,7 +308,8 @@ class Metadata(IdentityPort, AccountPort, BlobPort, UploadPort, ManifestPort, Up
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int
     ) -> tuple[int, float]:
-        """Tokens from the bucket of an account's operation `name`, `most` at most; when none, the seconds until one."""
+        """Take up to `most` tokens from the bucket of an account's operation `name`; if there are none, the seconds
+        until one."""
 
     async def ping(self) -> None: ...
 

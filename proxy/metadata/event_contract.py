@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from proxy.model.events import EventDelivery, EventSecret
@@ -27,3 +28,9 @@ class EventPort(Protocol):
 
     async def put_event_secret(self, account: str, sealed: bytes, *, rotates: bool, keep_seconds: float) -> EventSecret:
         """The one in force afterwards."""
+
+    async def sealed_event_secrets(self, *, after: str, limit: int) -> Sequence[tuple[str, EventSecret]]:
+        """Accounts beyond `after`, in order, with their secrets."""
+
+    async def replace_event_secret(self, account: str, old: EventSecret, new: EventSecret) -> bool:
+        """Sealed anew. False when they were no longer `old`."""

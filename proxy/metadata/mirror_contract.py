@@ -27,6 +27,11 @@ class MirrorPort(Protocol):
         """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked. Of an
         index, a job is to fetch the images for `platforms`."""
 
+    async def note_import_failed(
+        self, account: str, repository: str, *, reference: str, code: str, reason: str
+    ) -> None:
+        """Of a tag or digest: an event says so where a rule of events matches."""
+
     async def request_image(
         self, account: str, repository: str, *, reference: str, platforms: Sequence[str], share: str
     ) -> None:

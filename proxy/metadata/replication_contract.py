@@ -1,4 +1,4 @@
-"""The part of `contract.Metadata` about replication: what its jobs ask, and what arrives from other registries.
+"""The part of `contract.Metadata` about replication: called by its jobs, and for images from other registries.
 
 `operations.replication` and `operations.replicas` say what each does.
 """
@@ -37,13 +37,13 @@ class ReplicationPort(Protocol):
         failure_code: str | None,
         synced_at: float,
     ) -> None:
-        """How it went; the last digest is the image that was asked for."""
+        """Record the outcome; the last digest is the replicated image."""
 
     async def replication_sending(self, account: str, repository: str, *, destination: ReplicationDestination) -> bool:
         """Whether an image of the repository is being sent there now, with tags that it had when that began."""
 
     async def replication_backlog(self) -> Sequence[Backlog]:
-        """What waits, by region."""
+        """How much waits, by region."""
 
     async def put_replica(
         self,
@@ -57,7 +57,7 @@ class ReplicationPort(Protocol):
         origin: str,
         create: CreateOnPush,
     ) -> PushedManifest:
-        """As `put_manifest`, of what arrives from `origin`; its answer has the tags that were set."""
+        """`put_manifest` for an image from `origin`; its answer has the tags that were set."""
 
     async def remove_replica(
         self, account: str, repository: str, *, digest: str, origin: str, tags: Sequence[RemovedTag]

@@ -1,6 +1,6 @@
 """The part of `contract.Metadata` that is about pull-through cache rules and secrets.
 
-Values of secrets come sealed and go sealed (`auth.secrets`): neither rows nor the metadata service can read them.
+Secret values are sealed by callers (`auth.secrets`): the metadata service cannot read them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class SecretPort(Protocol):
         """The current version. None where there is none, or the secret is deleted."""
 
     async def find_secret_version(self, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
-        """A version by its id, by its label, or both; the current one by neither. Whoever asks is noted in
-        LastAccessedDate. None as above."""
+        """A version by its id, its label, or both; by neither: the current one. Updates LastAccessedDate. None as
+        above."""
 
     async def read_secrets(self, account: str, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `secretsmanager` model that reads, and gives no value. `SecretId` is an ARN.
@@ -36,10 +36,10 @@ class SecretPort(Protocol):
     async def write_secrets(
         self, account: str, action: str, parameters: Mapping[str, Any], *, sealed: bytes = b""
     ) -> dict[str, Any]:
-        """The same of one that writes. `parameters` are the model's without the value, which is `sealed` (empty: none
-        was given), bound to ARN and `ClientRequestToken`; `SecretId` is an ARN; CreateSecret has `ARN` as well.
+        """The same for one that writes. `parameters` are the model's without the value, which is in `sealed` (empty:
+        none was given), bound to ARN and `ClientRequestToken`; `SecretId` is an ARN; CreateSecret has `ARN` as well.
 
-        ResourceExists also where the token is that of a version that is there; LimitExceeded."""
+        ResourceExists also if a version with this token exists; LimitExceeded."""
 
     async def sealed_versions(self, *, after: Sequence[str], limit: int) -> Sequence[SecretVersion]:
         """Versions of all secrets of all accounts by ARN and id, in order, beyond `after` (ARN, id)."""

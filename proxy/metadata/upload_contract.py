@@ -26,12 +26,12 @@ class UploadPort(Protocol):
         encryption: str = "",
         opened_by: str = "",
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none; LimitExceeded
-        where the principal with the id `opened_by` has too many open.
+        """Open a session with a fresh UUID at offset 0. RepositoryNotFound if `create` makes none; LimitExceeded if the
+        principal with the id `opened_by` has too many open.
 
-        `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
-        the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
-        another."""
+        `in_parts`: a session of UploadLayerPart, in which each append is a part under the quotas. `encryption` is the
+        KMS key that wraps the data key, empty for the server's own; EncryptionDiffers, with the repository's key, if
+        they differ."""
 
     async def record_upload(self, new: NewUpload, *, seconds: float) -> Upload:
         """Give a session its row while its first append is under way, leased under `FIRST_FENCE`. RepositoryNotFound,
@@ -59,15 +59,14 @@ class UploadPort(Protocol):
         """UploadNotFound also when it belongs to another repository, or has been swept."""
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
-        the last writer may still write (`operations.handover`). UploadInUse while another lease lives, UploadNotFound.
-        """
+        """Lease the session for one append: a new `fence`, and the object key to write under, a new one if the last
+        writer may still write (`operations.handover`). UploadInUse while another lease is valid, UploadNotFound."""
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
-        """Keep the lease during a long append. UploadConflict when it was lost."""
+        """Renew the lease during a long append. UploadConflict when it was lost."""
 
     async def keep_frame_hashes(self, upload_id: str, fence: int, *, plain_offset: int, hashes: bytes) -> None:
-        """Keep a full page of a long append's hashes, which counts once the append does. UploadConflict."""
+        """Store a full page of a long append's hashes; it counts once the append is recorded. UploadConflict."""
 
     async def advance_upload(
         self,
@@ -80,28 +79,28 @@ class UploadPort(Protocol):
         object_key: str = "",
         settled: bool = True,
     ) -> Upload:
-        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
+        """Record a finished append and release the lease. `segment` must begin at the row's offsets. UploadConflict;
         LimitExceeded for bytes, or a part, past the quotas.
 
-        `object_key` is where the object is from here on, if not where it was. Not `settled`: a request to the store may
-        still be on its way. `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
+        `object_key` is the object's key from now on, if it changed. Not `settled`: a request to the store may still
+        arrive. `frame_hashes` is the last page of hashes of a plain object, full or not."""
 
     async def finish_upload(
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
     ) -> Upload:
-        """`advance_upload` of a session's first append, which has left its object whole and durable: what is there
-        hashes to `digest`, as which `close_upload` may close the session."""
+        """`advance_upload` for a session's first append whose object is already whole and durable and hashes to
+        `digest`: `close_upload` may then close the session as that digest."""
 
     async def close_upload(
         self, account: str, repository: str, upload_id: str, digest: str, *, seconds: float
     ) -> tuple[Upload | None, str | None]:
-        """For a closing request without bytes: with a session that `finish_upload` left as `digest`, and that nobody
-        has leased since, what `commit_upload` does; None, and the key of an object to delete. With any other what
+        """For a closing request without bytes. If `finish_upload` left the session as `digest` and it was not leased
+        since: commit as `commit_upload` does; None, and the key of an object to delete. Otherwise lease as
         `lease_upload` does; the session, and None."""
 
     async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
-        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease. `settled`: nothing was asked
-        of the store."""
+        """Release the lease and record nothing. Idempotent, never fails on a lost lease. `settled`: no request went to
+        the store."""
 
     async def commit_upload(
         self,
@@ -123,5 +122,5 @@ class UploadPort(Protocol):
         """
 
     async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
-        """Close a session; returns the key of its object, to delete. UploadNotFound; UploadConflict unless it is open
-        under `fence`, where one is given."""
+        """End a session; the key of its object, to delete. UploadNotFound; UploadConflict if a `fence` is given and the
+        session is not open under it."""

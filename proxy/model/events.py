@@ -110,6 +110,11 @@ def envelope(
     }
 
 
+def precise_time(seconds: float) -> str:
+    """RFC 3339 with a fraction, of epoch seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def cloud_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """The same event as CloudEvents 1.0, structured: its whole JSON is the `data`."""
     detail = event["detail"]

@@ -86,6 +86,7 @@ class SealedObject:
     segments: tuple[Segment, ...]
     sealing: Sealing = Sealing.AES_GCM
     encryption: str = ""
+    archived: bool = False  # it lies in the place of `[archive]`
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +267,12 @@ class SweepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Miscount:
-    """A counter that is not what there is. `noun` is its table, `key` its row, `shown` the row's name for people."""
+    """A counter that differs from the count of its rows. `noun` is its table, `key` its row."""
 
     noun: str
     key: str
-    shown: str
-    kept: int
+    display_name: str
+    recorded: int
     counted: int
 
 

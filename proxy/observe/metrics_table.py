@@ -107,6 +107,10 @@ class Metrics:
         self.lifecycle_images = counter(
             "wharfage_lifecycle_images_total", "Images that lifecycle policies expired or archived", "action"
         )
+        self.archive_objects = counter(
+            "wharfage_archive_objects_total", "Layers moved to the archive or back to the store", "to"
+        )
+        self.archive_bytes = counter("wharfage_archive_bytes_total", "Stored bytes of layers that were moved", "to")
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
         self.audit_omitted = counter("wharfage_audit_omitted_total", "Events without a caller that were only counted")

@@ -1,8 +1,9 @@
 """The audit event of one OCI request, under the name of the ECR operation that the request corresponds to.
 
 `routes` fills the record in and calls `emit`. The kernel has a write's event before the response is sent; a read's
-event follows soon. A push that creates its repository emits two events. Not audited: requests that map to no operation
-(`/v2/` with a valid password, unknown paths and methods), and the first 401 of a login.
+event follows soon. A push that creates its repository emits two events, and so does a pull that asks an upstream. Not
+audited: requests that map to no operation (`/v2/` with a valid password, unknown paths and methods), and the first 401
+of a login.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class OciAuditRecord:
         "caller",
         "created_repository",
         "error",
+        "imported",
         "info",
         "layer",
         "message",
@@ -66,7 +68,8 @@ class OciAuditRecord:
         self.bytes_out = 0
         self.tags: tuple[str, ...] = ()  # of a manifest, beside its reference
         self.sources: tuple[str, ...] = ()  # repositories that a blob was mounted from
-        self.created_repository = False  # by this push
+        self.created_repository = False  # by this push or import
+        self.imported = False  # through a pull-through cache rule
         self.replicated_from = ""  # REGION/ACCOUNT that a sender of images says they are of
 
     def set_route(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
@@ -124,6 +127,8 @@ async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent 
     )
     if record.created_repository:
         await trail.record(_creation(event, record))
+    if record.imported:
+        await trail.record(_import(event, record))
     await (trail.note(event) if reads or record.caller is None else trail.record(event))
     return event
 
@@ -144,6 +149,13 @@ def _creation(push: AuditEvent, record: OciAuditRecord) -> AuditEvent:
         bytes_out=0,
         status=0,
     )
+
+
+def _import(pull: AuditEvent, record: OciAuditRecord) -> AuditEvent:
+    """The BatchImportUpstreamImage event of a pull that the upstream was asked about."""
+    name, reference = "BatchImportUpstreamImage", record.reference[:_SHOWN]
+    parameters = _parameters(name, record.account, record.repository, reference, "", (), "")
+    return pull._replace(name=name, read_only=False, route="", parameters=parameters, bytes_out=0)
 
 
 @lru_cache(_PARAMETERS_MAX)

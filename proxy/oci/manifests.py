@@ -181,6 +181,7 @@ async def _resolve(call: Call) -> tuple[StoredManifest, dict[str, str]]:
     if mirror is None:
         return await call.services.images.resolve(call.account, call.repository, name), {}
     pulled = await mirror.resolve(call.account, call.repository, name, call.may)
+    call.record.imported, call.record.created_repository = pulled.imported, pulled.created_repository
     if call.validity is not None:
         call.validity.most = pulled.good_until
     return pulled.manifest, {"Warning": STALE} if pulled.is_stale else {}

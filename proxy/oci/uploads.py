@@ -18,8 +18,9 @@ from proxy.model.ranges import parse_content_range
 from proxy.model.records import Mounted, Upload
 from proxy.oci.call import BodyCut, Call, check_encoding, client_closed, receive
 from proxy.oci.errors import API_VERSION
-from proxy.registry.append import Append, see_through
+from proxy.registry.append import Append
 from proxy.registry.upload_ids import in_first_location
+from proxy.storage.off_loop import run_to_completion
 
 POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
 """Failures whose response gives the upload's current size."""
@@ -176,11 +177,11 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
             await _receive(call, append)
             await append.commit_blob(digest)
     except BodyCut:
-        await see_through(_forget(call, upload))
+        await run_to_completion(_forget(call, upload))
         return client_closed()
     except BaseException:
         # The client does not know this session: it ends with the request.
-        await see_through(_forget(call, upload))
+        await run_to_completion(_forget(call, upload))
         raise
     return created(call, digest)
 

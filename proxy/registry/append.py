@@ -15,12 +15,11 @@ states). Bytes that a failed append stored past the row's offset are cut off by 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from proxy import observe
 from proxy.auth.envelope import SmallSealer
@@ -38,6 +37,7 @@ from proxy.registry.hash_state import open_state, seal_state
 from proxy.registry.unrecorded import WithLast, with_segment
 from proxy.registry.upload_lease import UploadLease
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.storage.off_loop import run_to_completion
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class Append:
         if self._ended:
             return
         self._ended = True
-        await see_through(self._clean_up())
+        await run_to_completion(self._clean_up())
 
     async def fail(self, error: BaseException | None) -> None:
         """Abandon; past a quota of bytes also end the session, so that what it recorded does not count any longer."""
@@ -261,7 +261,7 @@ class Append:
         if not ends:
             return await self.abandon()
         self._ended = True
-        await see_through(self._clean_up(ends=True))
+        await run_to_completion(self._clean_up(ends=True))
 
     async def _open(self) -> BlobWriter:
         upload, context = self.upload, self._context
@@ -392,22 +392,6 @@ async def delete_object(store: ObjectStore, key: str) -> None:
         await store.delete(key)
     except Failure as failure:
         observe.log.warning("an object that nothing needs could not be removed", object_key=key, error=str(failure))
-
-
-async def see_through(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    task.result()
 
 
 def _check_digest(hasher: Hasher, digest: Digest) -> None:

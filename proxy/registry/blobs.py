@@ -20,8 +20,8 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Sealing, create_on_push
 from proxy.model.replication import LinkedLayers
-from proxy.registry.append import see_through
 from proxy.storage.base import ObjectStore, SignedLinks
+from proxy.storage.off_loop import run_to_completion
 
 HOLDERS_MAX = 20  # repositories whose policies are asked when a mount names none
 
@@ -55,7 +55,7 @@ class Blobs:
         """A URL that gives out the blob's bytes for a short time to whoever has it; None: they are to be read here.
 
         What is fetched there is checked by nobody but its client."""
-        if self._links is None or blob.sealed.sealing is not Sealing.NONE:
+        if self._links is None or blob.sealed.sealing is not Sealing.NONE or blob.sealed.archived:
             return None
         url = await self._links.link(blob.sealed.object_key)
         observe.metrics.blob_redirects.inc()
@@ -110,7 +110,7 @@ class Blobs:
 
     async def _judge(self, blob: Blob, failure: Failure) -> None:
         if failure.code is Code.BLOB_CORRUPT:
-            await see_through(self._quarantine(blob, failure))
+            await run_to_completion(self._quarantine(blob, failure))
 
     async def _quarantine(self, blob: Blob, failure: Failure) -> None:
         observe.metrics.blobs_quarantined.inc()

@@ -175,8 +175,8 @@ class Uploads:
     ) -> Append:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
-        Of an id as in a first Location (`upload_ids`) no row is looked for; should there be one all the same, the
-        append ends with UploadConflict. `opened_by` is the principal whom a session that has no row yet counts for.
+        Of an id as in a first Location (`upload_ids`), and without a `start`, no row is looked for; should there be one
+        all the same, the append ends with UploadConflict. `opened_by` is the principal whom a session that has no row yet counts for.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
@@ -184,7 +184,7 @@ class Uploads:
         or that is the other door's.
         """
         upload_id, is_first = _named(account, repository, upload_id)
-        if is_first and not start and not in_parts and self._ids.is_new(upload_id, account, repository):
+        if is_first and start is None and not in_parts and self._ids.is_new(upload_id, account, repository):
             return await self._append_first(account, repository, upload_id, length, closing, opened_by)
         leased_at = asyncio.get_running_loop().time()
         try:

@@ -1,4 +1,4 @@
-"""When operations of an open loop are due, whoever is ready: seconds from the start, without end.
+"""When operations of an open loop are due, whether or not a worker is free: seconds from the start, without end.
 
 With a ramp the rate rises in a straight line from 0 to its full height. The n-th arrival is where the integral of the
 rate reaches n ("steady"), or where it reaches the sum of n exponential draws of mean 1 ("poisson"): the same curve for

@@ -4,7 +4,7 @@
 
 Promises: an answer's body is read up to a limit, or given on piece by piece; redirects are followed only for a layer's
 GET, under `address`' rules and without credentials; what goes wrong is a `RequestFailed` whose kind is the status and
-the OCI error code, or a word for what the line did. Each request that was answered is told to `note` with its seconds,
+the OCI error code, or a word for what the line did. Each answered request is passed to `note` with its seconds,
 the body's included.
 """
 

@@ -1,9 +1,9 @@
 """Doing operations many times at once: a closed loop, or an open one.
 
 Closed: each of `concurrency` workers takes the next operation when its last has ended; with a ramp, workers begin one
-after the other over its seconds. Open: operations are due at the instants of `arrivals`, whoever is ready. What is due
-waits for one of the `concurrency` workers, at most `backlog` of them, and its latency counts from when it was due, so
-that a server that stands still is not spared the waiting of those behind (no coordinated omission). What finds the
+after the other over its seconds. Open: operations are due at the instants of `arrivals`, even if no worker is free.
+What is due waits for one of the `concurrency` workers, at most `backlog` of them, and its latency counts from when it
+was due, so that a stalled server is not spared the waiting of those behind (no coordinated omission). What finds the
 backlog full, or still waits when the duration is over, was not started, and is counted as that.
 
 After `duration` nothing begins, and what runs is waited for; `stop` ends all at once.

@@ -17,12 +17,12 @@ LINE_SECONDS = 5.0
 
 @contextlib.asynccontextmanager
 async def shown(doing: str, tally: LoadStatistics, pace: Pace, *, quiet: bool) -> AsyncIterator[None]:
-    """While the context lasts, `tally` is looked at and told."""
+    """Show the progress in `tally` while the context lasts."""
     if quiet:
         yield
         return
-    draws = _bar if sys.stderr.isatty() else _lines
-    looking = asyncio.create_task(draws(doing, tally, pace))
+    show = _bar if sys.stderr.isatty() else _lines
+    looking = asyncio.create_task(show(doing, tally, pace))
     try:
         yield
     finally:
@@ -38,8 +38,8 @@ class Rates:
         self._tally = tally
         self._before = (0.0, 0, 0)
 
-    def told(self, now: float) -> str:
-        """`12.5/s, 0.123 GB/s, 3 failed`, of the time since it was last told; `now` in seconds of the run."""
+    def since_last(self, now: float) -> str:
+        """`12.5/s, 0.123 GB/s, 3 failed`, of the time since the last call; `now` in seconds of the run."""
         then, done, moved = self._before
         self._before = (now, self._tally.done, self._tally.bytes)
         span = max(now - then, 1e-9)
@@ -54,7 +54,7 @@ async def _lines(doing: str, tally: LoadStatistics, pace: Pace) -> None:
         await asyncio.sleep(LINE_SECONDS)
         now = loop.time() - began
         of = f" of {pace.count:,}" if pace.count is not None else ""
-        sys.stderr.write(f"{doing}: {now:.0f} s, {tally.taken:,}{of} done, {rates.told(now)}\n")
+        sys.stderr.write(f"{doing}: {now:.0f} s, {tally.taken:,}{of} done, {rates.since_last(now)}\n")
 
 
 async def _bar(doing: str, tally: LoadStatistics, pace: Pace) -> None:
@@ -78,7 +78,7 @@ async def _bar(doing: str, tally: LoadStatistics, pace: Pace) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             bar.n = reached()
-            bar.set_postfix_str(rates.told(loop.time() - began))
+            bar.set_postfix_str(rates.since_last(loop.time() - began))
     finally:
         bar.n = reached()
         bar.refresh()

@@ -1,8 +1,8 @@
 """What is done, in which order, under which names: all of it follows from the seed.
 
-Image n of a seed lies in repository `<prefix>/s<seed>-r<n mod repositories>` under the tag `i<n>`; it has `layers`
+Image n of a seed is in repository `<prefix>/s<seed>-r<n mod repositories>` under the tag `i<n>`; it has `layers`
 layers, of which the first `shared` are those of one base image. No two seeds have a layer in common. Operations come
-from an iterator without end; whoever runs them takes as many as there is time for, in this order.
+from an iterator without end; the caller takes as many as there is time for, in this order.
 """
 
 from __future__ import annotations

@@ -132,8 +132,8 @@ class Puller:
         path = f"/v2/{repository}/blobs/{blob.digest}"
         asked = {"Range": f"bytes={start}-{last}"}
         async with self._client.layer("get-range", path, scopes=reading(repository), headers=asked) as answer:
-            told = answer.headers.get("Content-Range", "")
-            if answer.status != 206 or told.replace(" ", "") != f"bytes{start}-{last}/{blob.size}":
+            content_range = answer.headers.get("Content-Range", "")
+            if answer.status != 206 or content_range.replace(" ", "") != f"bytes{start}-{last}/{blob.size}":
                 raise RequestFailed("wrong-range", "a range was asked for, and something else came")
             came = 0
             async for piece in answer.content.iter_any():

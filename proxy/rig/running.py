@@ -68,7 +68,7 @@ class ReportOptions:
 
 
 def run(load: Load, wanted: ReportOptions, *, password: str, version: str, say: Say) -> int:
-    """Make the load and tell of it; 0, or 1 when an operation failed or none was done. `InvalidLoad`, `LoadFailed`
+    """Run the load and report on it; 0, or 1 when an operation failed or none was done. `InvalidLoad`, `LoadFailed`
     and `OSError` are for the operator."""
     if wanted.picture is not None:
         picture.check(wanted.picture)
@@ -80,14 +80,14 @@ def run(load: Load, wanted: ReportOptions, *, password: str, version: str, say: 
     used = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         ended = runner.run(_run(load, tally, password, trust, quiet=wanted.quiet))
-    told = report.RunInfo(
+    run_info = report.RunInfo(
         version, load.command, str(load.base), load.shape.seed, load.settings, ended, time.process_time() - used
     )
-    say(report.as_text(told, tally))
+    say(report.as_text(run_info, tally))
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(report.as_json(told, tally), indent=1) + "\n", encoding="utf-8")
+        wanted.json.write_text(json.dumps(report.as_json(run_info, tally), indent=1) + "\n", encoding="utf-8")
     if wanted.picture is not None:
-        picture.draw(wanted.picture, told, tally)
+        picture.draw(wanted.picture, run_info, tally)
     return 1 if tally.failed or not tally.done else 0
 
 
@@ -159,7 +159,7 @@ async def _begun(
 
 
 async def _targets(load: Load, client: Client) -> list[Target]:
-    """What a pull was told to pull; nothing: the seed's images."""
+    """What a pull was given to pull; nothing: the seed's images."""
     if load.named is None:
         return []
     repository, names = load.named

@@ -47,8 +47,8 @@ class Strays:
 
 @dataclass(frozen=True, slots=True)
 class Into:
-    """Another way to produce: `size` bytes, put by `produce` into the view of just that size which it is given. What
-    it is given beside that is told of each piece as it lies there, in order, while it is warm."""
+    """Another way to produce: `produce` writes `size` bytes into the view of that size that it is given. Its other
+    argument is called with each finished piece, in order, while the piece is in the CPU's cache."""
 
     size: int
     produce: Callable[[memoryview, Callable[[memoryview], None]], None]
@@ -56,9 +56,9 @@ class Into:
 
 @dataclass(frozen=True, slots=True)
 class WriteLease:
-    """The right to write to an upload session's object while its lease lasts: `check` raises Failure(UPLOAD_CONFLICT)
-    once that may be over, and then nothing more is asked of the store. `record` sees to it that a row has the session:
-    before any other row is kept under `fence`."""
+    """The right to write to an upload session's object while its lease lasts. `check` raises Failure(UPLOAD_CONFLICT)
+    once the lease may be over; after that no request goes to the store. `record` gives the session its row, if it has
+    none yet: before any other row is written under `fence`."""
 
     fence: Fence
     check: Callable[[], None]
@@ -70,23 +70,22 @@ async def _recorded() -> None:
 
 
 UNSHARED = WriteLease(Fence("", 0), lambda: None, _recorded)
-"""For an object that one process writes from begin to finish, and that no session names."""
+"""For an object that one process writes from begin to finish without an upload session."""
 
 Production = tuple[Callable[[], memoryview], Into]
 """What `append` takes: both ways, of which one is run, once."""
 
 
 class Appender(Protocol):
-    """One stretch of writing to one object by one caller. `offset` is the stored length so far, `key` where the object
-    is: another one than was resumed where that was finished already, which is never written again.
+    """One stretch of writing to one object by one caller. `offset` is the stored length so far. `key` is the object's
+    key: a new one if the resumed object was finished, because a finished object is never written again.
 
-    `settled`, once the stretch has ended: every request to the store has been answered. If not, one may still arrive,
-    and who goes on takes another key.
+    `settled` (after the stretch has ended): every request to the store has been answered. If not, a request may still
+    arrive, and the next writer must take another key.
 
-    `append` and `finish` raise ObjectMissing when what was stored before is not there any more, or another's is: it
-    cannot go on, and nothing was touched. `resumable` is said after a `finish` that failed with a `Failure`: True, and
-    the object is as unfinished as it was, for a later `resume` at an offset where an earlier stretch paused. False: it
-    is given up already."""
+    `append` and `finish` raise ObjectMissing when the bytes stored before are gone or were replaced; nothing was
+    changed then. `resumable` tells what a `finish` left that failed with a `Failure`. True: the object is unfinished as
+    before, and `resume` works at any offset where an earlier stretch paused. False: the object was abandoned."""
 
     key: str
     offset: int
@@ -103,24 +102,22 @@ class Appender(Protocol):
         """
 
     async def append_each(self, following: Callable[[], Production | None]) -> int:
-        """As `append`, of all that `following` gives until it gives None, in as few hops as the store can make it. It
-        is called in threads that may wait for a client; what it gave is produced before it is called again, and its
-        buffer is the caller's by then."""
+        """`append` for each production that `following` returns, until it returns None, in as few thread hops as the
+        store can. `following` is called in threads that may wait for a client. Each production is run, and its buffer
+        free, before the next call."""
 
     async def pause(self, *, whole: bool = False) -> bool:
-        """End this stretch; what was appended is there for `resume` at `offset`. `whole`: it may well be all that
-        comes. True says that the object is whole and durable, as after `finish`, and that more may come all the same;
-        otherwise nothing is promised of durability."""
+        """End this stretch; `resume` can go on at `offset`. `whole` is a hint: no more bytes are expected. Returns True
+        if the object is now whole and durable, as after `finish`; more bytes may still follow. False promises no
+        durability."""
 
     async def finish(self) -> None:
         """Make the object whole and durable (fsync of file and each new directory, or the store's own answer)."""
 
     async def abandon(self) -> None:
-        """Give up what this stretch wrote and free what it held: an object that it began is removed, one that it
-        resumed is there for the next `resume` as it was before. Safe to call twice, after a failure, and under
-        cancellation.
-
-        After a `pause` or a `finish` that succeeded it does nothing: the object is the session's, or the row's."""
+        """Discard what this stretch wrote and free what it held. An object that it began is removed; one that it
+        resumed is left as it was. Safe to call twice, after a failure, and under cancellation. Does nothing after a
+        `pause` or a `finish` that succeeded."""
 
 
 class ObjectReader(Protocol):
@@ -129,11 +126,11 @@ class ObjectReader(Protocol):
     size: int  # stored bytes
 
     def will_read(self, start: int, stop: int) -> None:
-        """A hint: reads will go straight from `start` to `stop`, and fetching just that beforehand is no waste. Reads
-        may do otherwise."""
+        """A hint: reads will be sequential from `start` to `stop`, so fetching that range ahead is useful. Other reads
+        are still allowed."""
 
     def suspend(self) -> None:
-        """Between two reads: the next one comes late, if ever. What is held for it at the store is given up."""
+        """Between two reads: the next read comes late or never. Release what is held for it at the store."""
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         """Fill `view` from `offset`; returns the bytes read, short only at the object's end. Never blocks the loop."""
@@ -151,9 +148,9 @@ class ObjectStore(Protocol):
     async def begin(
         self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
     ) -> Appender:
-        """Start a new object. A key that exists already is an error: nothing is ever clobbered.
+        """Start a new object. A key that exists already is an error: nothing is ever overwritten.
 
-        `unused` says that nobody has ever begun it: a store that would have to ask need not look."""
+        `unused` promises that the key was never used, so that the store need not check."""
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> Appender:
         """Go on with an object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is gone or
@@ -162,22 +159,21 @@ class ObjectStore(Protocol):
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
         """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`.
 
-        `size` is what a row says that is stored. A store that would have to ask may take it for the truth, and then
-        raises `ObjectMissing` at the first read when there is no object, or none of that size."""
+        `size` is the stored size by the row. A store may rely on it instead of asking; the first read then raises
+        `ObjectMissing` when there is no object of that size."""
 
     async def delete(self, key: str, *, etag: str = "") -> bool:
         """Remove an object, finished or not. False when there was none.
 
-        `etag` is that of the object which the caller saw (`StoredObject.etag`): another one that is there by now
-        stays, and the answer is False, where the store honours such a condition. Elsewhere the key alone decides, which
-        no two objects ever share."""
+        `etag` is the ETag of the object that the caller saw (`StoredObject.etag`). A store that honours the condition
+        keeps an object with another ETag and returns False. Other stores go by the key alone, which is never reused."""
 
     def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Every object with a key beyond `after`, in key order, in bounded memory."""
 
     async def remove_strays(self, before: float) -> Strays:
-        """Remove what dead writers left beside objects, under keys that may well be in use, and untouched since
-        `before` (epoch seconds): uploads that no open object is made of, rows of objects that are finished."""
+        """Remove what dead writers left beside objects and nobody touched since `before` (epoch seconds): multipart
+        uploads that belong to no open object, rows of objects that are finished. Their keys may be in use."""
 
     async def check(self) -> None:
         """Raise `Failure` unless the store can be read and written now (for /readyz)."""

@@ -1,12 +1,11 @@
-"""Which store this is: a random id in the store itself, remembered in the data directory.
+"""The store's identity: a random id in the store, recorded in the data directory.
 
-    <root>/wharfage-store     0600, `<32 hex digits>\\n`; made with the store, at the first start of all (`s3marker`
-                              has the one of a bucket)
-    known (data directory)    the same line: which store the rows of this registry are about
+    <root>/wharfage-store     0600, `<32 hex digits>\\n`; written at the first start (`s3.marker`: for a bucket)
+    known (data directory)    the same line: the store that this registry's rows are about
 
-An object that is not there is missing only in the right store: elsewhere (a disk that is not mounted, another one, an
-emptied folder) nothing is known about it. Promises: an id is never overwritten; a store is named anew only where no row
-can be about an older one. All of it blocks. Must not know how objects lie.
+Only in the right store does an absent object count as missing; a disk that is not mounted, or another disk, says
+nothing about it. Promises: an id is never overwritten; a store gets a new id only if no row can be about an older one.
+Called by `app.stores` and the stores. Everything blocks. Must not know how objects are stored.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def claim(root: Path, known: Path, *, first: Callable[[], bool]) -> str:
-    """The id of the store at `root`, which from now on is the one of this data directory.
+    """The id of the store at `root`, which is recorded as the store of this data directory.
 
-    `first` is asked only of a store without an id: True, when no row can be about any object, gives it one. Failure
-    StoreUnavailable when the store is not the one that `known` names, or has no id though rows may need it.
+    `first` is called only if neither the store nor the record has an id: True (no row can be about an object) makes
+    one. Failure StoreUnavailable when the store is not the recorded one, or has no id although rows may need it.
     """
 
     def make(store_id: str) -> None:
@@ -45,25 +44,26 @@ def agree(
     question: str,
     first: Callable[[], bool],
 ) -> str:
-    """`claim`, of a store whose id `find` reads, and `make` puts there unless there is one; `question` is the hint."""
+    """`claim` for any kind of store: `find` reads its id, `make` writes one unless it has one; `question` is the
+    failure's hint."""
     remembered = _read(known)
     found = find()
     if found is None and remembered is None and first():
         make(secrets.token_hex(16))
         found = find()  # ours, or that of another process that was faster
     if found is None or (remembered is not None and found != remembered):
-        raise another(question, found)
+        raise wrong_store(question, found)
     if remembered is None:
         _make(known, found)
         if _read(known) != found:
-            raise another(question, found)
+            raise wrong_store(question, found)
     return found
 
 
 def adopt(root: Path, store_id: str) -> None:
-    """Name the store at `root` `store_id`: a copy of the store that has that name, or the same one again.
+    """Give the store at `root` the id `store_id`: for a copy of the store with that id. May be repeated.
 
-    Failure StoreUnavailable when it has another name, or objects and no name.
+    Failure StoreUnavailable when it has another id, or objects and no id.
     """
 
     def make() -> None:
@@ -87,7 +87,7 @@ def take_over(
     make: Callable[[], None],
     where: str,
 ) -> None:
-    """`adopt`, of any store."""
+    """`adopt` for any kind of store."""
     found = find()
     if found is None and is_empty():
         make()
@@ -96,28 +96,28 @@ def take_over(
         raise Failure(
             Code.STORE_UNAVAILABLE,
             f"{where} holds another registry's store, and nothing was written there",
-            hint="name an empty place" if found is not None else f"it has objects and no {NAME}: name an empty place",
+            hint="choose an empty one" if found is not None else f"it has objects and no {NAME}: choose an empty one",
         )
 
 
 def known_id(known: Path) -> str | None:
-    """What `claim` has written down in the data directory."""
+    """The id that `claim` recorded in the data directory."""
     return _read(known)
 
 
-def vouch(root: Path, folder: int, store_id: str) -> None:
-    """Failure StoreUnavailable unless the folder open as `folder` (named `root` for people) is the store `store_id`."""
+def check(root: Path, folder: int, store_id: str) -> None:
+    """Failure StoreUnavailable unless the open directory `folder` is the store `store_id`; `root` is its path."""
     found = _read(NAME, folder)
     if found != store_id:
-        raise stranger(root, found)
+        raise wrong_folder(root, found)
 
 
-def stranger(root: Path, found: str | None) -> Failure:
-    return another(_question(root), found)
+def wrong_folder(root: Path, found: str | None) -> Failure:
+    return wrong_store(_question(root), found)
 
 
-def another(question: str, found: str | None) -> Failure:
-    """What is said of a store that holds `found` where another id belongs."""
+def wrong_store(question: str, found: str | None) -> Failure:
+    """The failure for a store with the id `found` instead of the recorded one; None: with none."""
     what = f"it holds no {NAME}" if found is None else f"its {NAME} names another"
     return Failure(
         Code.STORE_UNAVAILABLE,
@@ -131,7 +131,7 @@ def _question(root: Path) -> str:
 
 
 def _read(path: Path | str, folder: int | None = None) -> str | None:
-    """The id, None when there is no such file; a file that holds none is an id that no store has."""
+    """The id; None when there is no such file. What an invalid file holds is returned too, and equals no id."""
     try:
         fd = os.open(path, _FLAGS, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +147,7 @@ def _read(path: Path | str, folder: int | None = None) -> str | None:
 
 
 def _make(path: Path, store_id: str) -> None:
-    """Whole and on disk when it returns; what is there already stays."""
+    """Write the file whole and durable; a file that exists already stays."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

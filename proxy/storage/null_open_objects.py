@@ -1,7 +1,6 @@
-"""`OpenObjects` for objects that one process writes from begin to finish without a pause: nothing has to be kept.
+"""`OpenObjects` without rows, for objects that one process writes from begin to finish without a pause (copies).
 
-What such a process leaves when it dies is told from the store alone (its list shows open multipart uploads), and
-`delete` of the key removes it.
+What such a process leaves when it dies shows in the store's list (open multipart uploads), and `delete` removes it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from proxy.model.records import Fence, OpenObject, SentPart
 
 
 class NullOpenObjects:
-    """Knows no unfinished object. RuntimeError when one would have to be gone on with later."""
+    """Has no unfinished object. RuntimeError when one would have to be stored."""
 
     async def open_object(self, object_key: str) -> OpenObject | None:
         return None

@@ -1,8 +1,8 @@
 """Threads of one event loop for the step that each MiB takes: hash, seal, gather; write into the cache.
 
-A job costs half of what ThreadPoolExecutor and `wrap_future` take for it (40 µs of CPU less), as it needs no lock: jobs
-are given and ended on the loop, and one queue lies between. Promises: a job once given runs, whatever is cancelled; its
-end can be waited for again after a cancellation. Must not know what the work is.
+A job costs half of what ThreadPoolExecutor and `wrap_future` cost (40 µs of CPU less), because it needs no lock: jobs
+begin and end on the loop, with one queue between. Promises: a job that was given runs even if its caller is cancelled;
+its end can be awaited again after a cancellation. Used by the stores. Must not know what the work is.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 RECEIVERS = 2
-"""Threads that read from clients. A worker has a core of its own at most: the second one goes on while the first waits
-for its client or its disk, and more of them only take the interpreter from each other (16 pushes at once: 5 % of their
-CPU). A client is waited for so shortly that the next one's turn comes soon."""
+"""Threads that read from clients. A worker uses one core: the second thread works while the first waits for its client
+or disk, and more would compete for the interpreter lock (16 pushes at once: 5 % of their CPU). Waits for a client are
+short, so queued jobs start soon."""
 
 
 class ThreadJob(Generic[T]):
-    """Work that was given to a thread. To be asked on its loop."""
+    """A job of `Threads`. Its methods are for the loop that gave it."""
 
     __slots__ = ("_error", "_loop", "_result", "_waiters", "done")
 
     def __init__(self) -> None:
-        """Of the running loop. Whoever gives work makes one of it."""
+        """Called by `Threads.give`, on the running loop."""
         self.done = False
         self._loop = asyncio.get_running_loop()
         self._result: T | None = None
@@ -37,7 +37,7 @@ class ThreadJob(Generic[T]):
         self._waiters: list[asyncio.Future[None]] = []
 
     async def ended(self) -> None:
-        """Wait until no thread has to do with it, whatever came of it."""
+        """Wait until its thread is done with it; raises nothing."""
         if not self.done:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
@@ -48,10 +48,10 @@ class ThreadJob(Generic[T]):
         await self.ended()
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value]  # set by whoever did not fail
+        return self._result  # type: ignore[return-value]  # set, as it did not fail
 
     async def settle(self) -> None:
-        """As `ended`. Cancelled, the work is seen through to its end first; then the cancellation goes on."""
+        """As `ended`; if the caller is cancelled, wait for the end all the same, then raise the cancellation."""
         cancelled: asyncio.CancelledError | None = None
         while not self.done:
             try:
@@ -68,7 +68,7 @@ class ThreadJob(Generic[T]):
         return await self.outcome()
 
     def end(self, error: BaseException | None = None) -> None:
-        """On the loop, once no thread has to do with it."""
+        """On the loop, once its thread is done with it."""
         if error is not None:
             self._error = error
         self.done = True
@@ -86,21 +86,21 @@ class _Work(ThreadJob[T]):
 
     def run(self, end: Callable[[_Work[Any]], None]) -> None:
         """In the thread."""
-        work, self._work = self._work, None  # what it holds is let go of here
+        work, self._work = self._work, None  # frees what it references
         try:
             if work is not None:
                 self._result = work()
         except BaseException as error:
-            self._error = error  # the outcome, as a task keeps it
+            self._error = error
         del work
         try:
             self._loop.call_soon_threadsafe(end, self)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
+        except RuntimeError:  # the loop is closed
             self.done = True
 
 
 class Threads:
-    """Up to `count`, begun as they are needed, by the loop that needs them first."""
+    """Up to `count` threads, started when they are needed. Belongs to the loop that uses it first."""
 
     def __init__(self, count: int, name: str) -> None:
         self._count = count
@@ -121,23 +121,23 @@ class Threads:
         return job
 
     async def obtain(self, make: Callable[[], T], release: Callable[[T], object]) -> T:
-        """What `make` returns. A caller cancelled meanwhile leaves only when what was made has been released."""
+        """Run `make` in a thread. If the caller is cancelled, release what was made, then raise the cancellation."""
         job = self.give(make)
         try:
             return await job.finish()
         except asyncio.CancelledError:
-            with contextlib.suppress(Exception):  # that of `make`: there is nothing to release
+            with contextlib.suppress(Exception):  # `make` failed: there is nothing to release
                 await self.give(partial(release, await job.outcome())).finish()
             raise
 
     def close(self) -> None:
-        """The threads end with the jobs that were given."""
+        """The threads end after the jobs that were given."""
         for _ in range(self._begun):
             self._jobs.put(None)
         self._begun = self._count = 0
 
     def _begin(self) -> None:
-        """One more thread. A machine may have none left to give: those that there are do what is to be done."""
+        """Start one more thread. If the machine has none left, the existing ones do the work."""
         try:
             threading.Thread(target=self._serve, name=f"{self._name}_{self._begun + 1}", daemon=True).start()
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""A wait for one future, bounded: `asyncio.timeout` takes twice the CPU for it, and this is done for each MiB."""
+"""A bounded wait for one future. `asyncio.timeout` takes twice the CPU, and this is done for each MiB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 async def wait_for(future: asyncio.Future[bool], seconds: float) -> bool:
-    """What `future` is told, or False once `seconds` are over; it is done then, so that whoever tells looks first."""
+    """The result of `future`, or False after `seconds`. It is set to False then: check `done` before setting it."""
     timer = asyncio.get_running_loop().call_later(seconds, _say_late, future)
     try:
         return await future

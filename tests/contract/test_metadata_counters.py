@@ -178,7 +178,10 @@ async def test_wrong_counters_are_named_page_by_page(world: World) -> None:
             found.setdefault(noun, []).extend(wrong)
             pages += 1
         assert pages > 1
-    shown = {noun: [(each.shown, each.kept, each.counted) for each in each_wrong] for noun, each_wrong in found.items()}
+    shown = {
+        noun: [(each.display_name, each.recorded, each.counted) for each in each_wrong]
+        for noun, each_wrong in found.items()
+    }
     assert shown == {
         "accounts": [(ACCOUNT, 7, 2)],
         "repositories": [(f"{ACCOUNT}/two", 0, 2)],

@@ -149,7 +149,7 @@ async def _round(seed: int, folder: Path, log: Log, database: str) -> Found:
             gc.collect()
             found.memory.append(psutil.Process().memory_info().rss)
         found.seconds = time.perf_counter() - begun
-        assert doors.registry.pool.lent == 0
+        assert doors.registry.pool.in_use == 0
     return found
 
 

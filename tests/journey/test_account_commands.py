@@ -290,7 +290,7 @@ def test_the_status_is_the_answer(
         (f"arn:aws:iam::{DEFAULT}:user/node", "ecr:PutImage", (), "did you mean"),  # its path is lacking
         (f"arn:aws:iam::{DEFAULT}:user/nobody", "ecr:PutImage", (), "no principal"),
         (f"arn:aws:sts::{DEFAULT}:assumed-role/nobody/x", "ecr:PutImage", (), "no principal"),
-        ("node", "ecr:PutImage", (), "names nobody"),
+        ("node", "ecr:PutImage", (), "is not the ARN of a principal"),
         (f"arn:aws:iam::{DEFAULT}:root", "PutImage", (), "no action"),
         (f"arn:aws:iam::{DEFAULT}:root", "ecr:*", (), "no action"),
         (f"arn:aws:iam::{DEFAULT}:root", "ecr:PutImage", ("--context", "novalue"), "KEY=VALUE"),

@@ -49,7 +49,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[WholeRegistry]:
             digest = await push_blob(http, "still/works", CONTENT)
             async with http.get(f"/v2/still/works/blobs/{digest}") as answer:
                 assert await answer.read() == CONTENT
-    assert found.pool.lent == 0
+    assert found.pool.in_use == 0
 
 
 @pytest.fixture

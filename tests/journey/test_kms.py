@@ -132,7 +132,7 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
 
     objects = {path: path.read_bytes() for path in first.objects()}
     said = wharfage("rewrap", "--data", data, extra=kms)
-    assert "4 data keys wrapped anew, 0 were already, 0 changed meanwhile, 0 failed; 1 secrets sealed anew" in said
+    assert "4 data keys rewrapped, 0 were already, 0 changed meanwhile, 0 failed; 1 secrets resealed" in said
     assert providers(data) == {"aws-kms"}
     assert all(path.read_bytes() == before for path, before in objects.items())
     served(first)
@@ -144,7 +144,7 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
 
     second = start_server(data, workers=1, watched=True, extra=kms)
     served(second)
-    assert "1 data keys wrapped anew, 4 were already" in wharfage("rewrap", "--resume", "--data", data, extra=kms)
+    assert "1 data keys rewrapped, 4 were already" in wharfage("rewrap", "--resume", "--data", data, extra=kms)
     assert providers(data) == {"aws-kms"}
     assert second.stop() == 0
     (data / "keys" / "master.json").unlink()
@@ -155,7 +155,7 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
 
     assert "key new --save" in wharfage("rewrap", "--data", data, extra=both, ok=False)
     assert "copy that file" in wharfage("key", "new", "--save", "--data", data, extra=both)
-    assert "5 data keys wrapped anew" in wharfage("rewrap", "--data", data, extra=both)
+    assert "5 data keys rewrapped" in wharfage("rewrap", "--data", data, extra=both)
     assert len(json.loads(wharfage("key", "export", "--data", data, extra={}))) == 1  # the copies are still whole
     assert providers(data) == {"wharfage"}
     assert third.stop() == 0

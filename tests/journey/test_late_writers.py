@@ -155,8 +155,8 @@ class Play:
         each.location, at = self._to_a.begin(self._repository), 0
         for size in each.recorded:
             placed = OCTETS | {"Content-Range": f"{at}-{at + size - 1}"}
-            self._to_a.ask("PATCH", each.location, each.content[at : at + size], placed).expect(202)
-            at += size
+            answer = self._to_a.ask("PATCH", each.location, each.content[at : at + size], placed).expect(202)
+            each.location, at = answer.headers["Location"], at + size
 
     def _send_late(self, each: Schedule) -> None:
         method, location = ("PUT", each.closing()) if each.closes else ("PATCH", each.location)

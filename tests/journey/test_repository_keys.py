@@ -96,7 +96,7 @@ def test_each_repositorys_images_are_under_its_own_key_and_shared_where_it_is_th
 
     before = found
     done = run(sys.executable, "-m", "proxy", "rewrap", "--data", server.data, extra=settings)
-    assert "3 data keys wrapped anew, 9 were already" in done.stdout + done.stderr
+    assert "3 data keys rewrapped, 9 were already" in done.stdout + done.stderr
     after = blobs(server)
     assert [row for row in after if row[1]] == [row for row in before if row[1]]
     for name in names:

@@ -91,6 +91,33 @@ def client(server: Server, service: str, keys: tuple[str, str]) -> Any:
     )
 
 
+async def layers_of_before_go_to_an_archive_and_come_back(
+    data: Path, settings: Mapping[str, str], cold: Path, keys: tuple[str, str]
+) -> None:
+    """With `[archive]` for the first time."""
+    settings = {**settings, "WHARFAGE_ARCHIVE_PATH": str(cold)}
+    server = start(ROOT, data, settings)
+    about: dict[str, Any] = {"repositoryName": "team/app"}
+    try:
+        ecr = client(server, "ecr", keys)
+        for target, status, moved in (("ARCHIVE", "ARCHIVED", len(LAYERS) + 1), ("STANDARD", "ACTIVE", 0)):
+            ecr.update_image_storage_class(**about, imageId={"imageTag": "v1"}, targetStorageClass=target)
+
+            def there(status: str = status, moved: int = moved) -> bool:
+                [image] = ecr.describe_images(**about, imageIds=[{"imageTag": "v1"}])["imageDetails"]
+                return image["imageStatus"] == status and len(list(cold.glob("???/*"))) == moved
+
+            server.daemon.wait_until(there, 60)
+        async with Registry(server.url, server.password()) as registry:
+            for layer in LAYERS:
+                assert (await registry.blob("team/app", digest_of(layer))).expect(200).body == layer
+        assert server.stop() == 0
+        said = run(sys.executable, "-m", "proxy", "check", "--data", data, cwd=ROOT, extra=settings).stdout
+        assert said.startswith("5 blobs ok"), said
+    finally:
+        server.daemon.kill()
+
+
 async def test_data_of_the_release_before_is_served_whole_and_its_upload_goes_on(
     old_release: Path, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -133,5 +160,6 @@ async def test_data_of_the_release_before_is_served_whole_and_its_upload_goes_on
         assert server.stop() == 0
         said = run(sys.executable, "-m", "proxy", "check", "--data", data, cwd=ROOT, extra=settings).stdout
         assert said.startswith("5 blobs ok"), said
+        await layers_of_before_go_to_an_archive_and_come_back(data, settings, tmp_path / "cold", administrator)
     finally:
         server.daemon.kill()

@@ -26,7 +26,7 @@ KEY, OTHER = "ab" * 16, "cd" * 16
 EXTENT = 64 * KIB
 DATA = random.Random(6).randbytes(100 * EXTENT + 12_345)
 AHEAD = 1 * MIB
-LENT = 5 * EXTENT + 77  # bytes of a buffer that is large enough to be fetched into
+DIRECT = 5 * EXTENT + 77  # bytes of a buffer that is large enough to be fetched into
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ class Bench:
 
     def check_clean(self) -> None:
         """No buffer lent, no object open, no lease being renewed."""
-        assert self.registry.pool.lent == 0
+        assert self.registry.pool.in_use == 0
         assert open_objects() == []
         assert [task for task in asyncio.all_tasks() if task.get_name() == "renew upload lease"] == []
 

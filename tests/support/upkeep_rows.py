@@ -133,4 +133,4 @@ async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator
         await metadata.close()
         await store.close()
         await service.close()
-    assert pool.lent == 0
+    assert pool.in_use == 0

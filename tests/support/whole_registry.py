@@ -120,8 +120,8 @@ class WholeRegistry:
         """Return once no request runs and no buffer is lent: what a client that left had begun is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 10
-        while self.pool.lent or any(connection._current_request for connection in self.server.connections):
-            assert loop.time() < deadline, f"a request still runs, {self.pool.lent} buffers are lent"
+        while self.pool.in_use or any(connection._current_request for connection in self.server.connections):
+            assert loop.time() < deadline, f"a request still runs, {self.pool.in_use} buffers are lent"
             await asyncio.sleep(0.01)
 
 

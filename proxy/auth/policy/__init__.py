@@ -1,21 +1,22 @@
-"""The evaluator: what IAM's policy language says to a request. Pure: clock and look-ups are passed in.
+"""The evaluator of IAM's policy language. Pure: clock and look-ups are passed in.
 
     matching    wildcards, in linear time
-    overlap     wildcards against wildcards: what stands for many names at once
-    values      what the values of conditions mean: numbers, instants, addresses, ARNs
-    context     the condition keys that a request fills
-    variables   texts of policies that a request fills in
+    overlap     wildcards against wildcards, for decisions about many names at once
+    values      values of conditions: numbers, instants, addresses, ARNs
+    context     the condition keys of a request
+    variables   policy variables and their values
     conditions  operators, set operators, `IfExists`, `Null`
-    principals  who is named, and how strongly a caller is meant
-    documents   a text, parsed and compiled once
-    weighing    every statement matched against one request; nobody else matches statements
-    decision    the whole decision of one or two accounts, and its sentence for whoever was refused
-    trust       the same for taking a role
-    lockout     whether whoever sets a repository's policy could not set it again
+    principals  the Principal element, and how it matches a caller
+    documents   parses and compiles a policy's text, once
+    evaluation  matches every statement against a request; the only module that does
+    decision    the decision within one account or across two, and the message of a refusal
+    trust       the decision about assuming a role
+    lockout     whether a new repository policy would lock out its author
     explain     which statement decided, and why the others did not
-    simulate    the same over policies that are only supposed
-    validation  what a document must be before it is stored, by kind
-    places      where statements and principals stand in a text, and how it is shown once one of these is gone
+    simulate    the decision with hypothetical policies
+    validation  rules for documents of each kind, before they are stored
+    spans       positions of statements and principals in a text, and their replacement
 
-Source: IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements reference". Must not know HTTP or rows.
+Called by `access`, `metadata.operations`, `ecr` and `admin`. Source: IAM User Guide, "Policy evaluation logic", "IAM
+JSON policy elements reference". Must not know HTTP or rows.
 """

@@ -1,8 +1,8 @@
 """The Condition element: every operator, its negation, `IfExists`, `ForAnyValue` and `ForAllValues`, and `Null`.
 
-Keys must all hold; of a key's values one must match, and for a negated operator none may. A key that is absent makes a
-positive operator false and a negated one true; with `IfExists` both are true, `ForAllValues` is true, `ForAnyValue`
-false. A value is compared as what the operator says it is; one that cannot be read so matches nothing.
+All keys must match; one of a key's values must match, or none for a negated operator. An absent key makes a positive
+operator false and a negated one true; with `IfExists` both are true, `ForAllValues` is true, `ForAnyValue` false. A
+value is compared as the operator's type; one that cannot be parsed as that type matches nothing.
 
 Source: IAM User Guide, "IAM JSON policy elements: Condition operators", "Multivalued context keys".
 """
@@ -20,7 +20,7 @@ from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.variables import Template
 
 Test = Callable[[str, Context], bool]
-"""Whether one value of a request is what one value of the policy asks."""
+"""Whether one value of a request matches one value of the policy."""
 
 
 class Quantifier(Enum):
@@ -30,7 +30,7 @@ class Quantifier(Enum):
 
 
 class Condition:
-    """One operator on one key. `keys` are the condition keys that it reads, `name` its own as it was spelled."""
+    """One operator on one key. `keys` are all condition keys that it reads, `name` is the key as it was spelled."""
 
     __slots__ = (
         "_if_exists",
@@ -48,8 +48,8 @@ class Condition:
     )
 
     def __init__(self, operator: str, key: str, given: Sequence[str], *, variables: bool, allows: bool = False) -> None:
-        """`given` are the policy's values, `allows` whether its statement does. PolicyError for an operator that is not
-        known, or a value that is none."""
+        """`given` are the policy's values; `allows`: its statement is an Allow. PolicyError for an unknown operator or
+        an invalid value."""
         self.operator = operator
         self.name = key
         self.key = key.lower()
@@ -72,16 +72,16 @@ class Condition:
                 self.keys |= template.keys
         self._tests = tuple(tests)
         self._templates = tuple(templates)
-        # A variable without a value equals nothing: nobody is let in for being other than nothing.
+        # A variable without a value equals nothing, so a negated operator must not allow by it.
         self._voidable = allows and self._negated and bool(templates)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The condition keys that it reads, as they are spelled."""
+        """The condition keys that it reads, as spelled."""
         return (self.name, *(name for template in self._templates for name in template.names))
 
     def missing(self, context: Context) -> list[str]:
-        """The variables in its values that have none in this request."""
+        """The variables in its values that have no value in this request."""
         return [name for template in self._templates for name in template.missing(context)]
 
     def holds(self, context: Context) -> bool:
@@ -106,7 +106,7 @@ class Condition:
         return self._voidable and bool(self.missing(context))
 
     def narrows(self, key: str) -> bool:
-        """Whether it asks that `key` have one of its values."""
+        """Whether it requires `key` to have one of its values."""
         return self.key == key and not self._negated and not self._null
 
     def _one(self, value: str, context: Context) -> bool:
@@ -227,7 +227,7 @@ _FAMILIES: dict[str, tuple[Callable[[str, bool], Made], bool]] = {
 
 
 def _spelled(operator: str) -> tuple[Quantifier, str, bool]:
-    """`ForAnyValue:StringLikeIfExists`, whatever its case, to its parts."""
+    """The parts of `ForAnyValue:StringLikeIfExists`, in any case."""
     name, quantifier = operator.lower(), Quantifier.ONE
     for each in (Quantifier.ANY, Quantifier.ALL):
         prefix = each.value.lower() + ":"

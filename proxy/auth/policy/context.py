@@ -1,7 +1,7 @@
-"""What a request says of itself, and the condition keys that follow from it.
+"""The facts of a request, and the condition keys that follow from them.
 
-A request's keys are worked out when something reads them. Keys that one operation alone fills (aws:RequestTag/…,
-aws:TagKeys, ecr:AccountSetting, sts:ExternalId, a web identity's claims) are handed in by who knows them.
+Keys are computed when they are read. Keys of single operations (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting,
+sts:ExternalId, a web identity's claims) are passed in by the operation.
 
 Source: IAM User Guide, "AWS global condition context keys", "IAM and AWS STS condition context keys".
 """
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from proxy.model.identity import Caller, PrincipalKind, SessionKind, Tags
 
 Context = Mapping[str, Sequence[str]]
-"""Condition keys in lower case, each with its values; a key that is not there is absent, not empty."""
+"""Condition keys in lower case, each with its values; an absent key has no entry."""
 
 
 class RequestInfo(NamedTuple):
-    """Facts of one request, whichever door it came to; a tuple, for there is one for each.
+    """Facts of one request of any protocol. A tuple, because each request makes one.
 
-    `now` is epoch seconds; `source_ip` is empty where the peer is no IP address; `region` is the region asked
+    `now` is epoch seconds; `source_ip` is empty if the peer has no IP address; `region` is the requested region
     (aws:RequestedRegion)."""
 
     now: float
@@ -42,25 +42,25 @@ def request_context(
     """The condition keys of one request for one resource.
 
     `caller` is None for a web identity, which has no principal yet. `tags` are the resource's: aws:ResourceTag/… and
-    the same of its service (ecr:ResourceTag/…). `extra` are keys in lower case that win over all others.
+    its service's own (ecr:ResourceTag/…). `extra` are keys in lower case that override all others.
     """
     return RequestContext(caller, info, resource, tags, extra or _NOTHING)
 
 
 def info_behind(keys: Collection[str]) -> Callable[[RequestInfo], Hashable]:
-    """What of a request's facts the values of `keys` come from: equal where those are."""
+    """The facts of the request that the values of `keys` come from: equal facts give equal values."""
     others = sorted({_KEYS[key].field for key in keys if key in _KEYS} - {"now"})
     told: Callable[[RequestInfo], Hashable] = attrgetter(*others) if others else lambda info: ()
     return (lambda info: (int(info.now), told(info))) if any_depends_on_clock(keys) else told
 
 
 def any_depends_on_clock(keys: Collection[str]) -> bool:
-    """Whether the value of any of these condition keys changes by the clock alone."""
+    """Whether one of these condition keys depends on the clock."""
     return "aws:multifactorauthage" in keys or any(_KEYS[key].field == "now" for key in keys if key in _KEYS)
 
 
 def resource_account(resource: str, caller: Caller | None) -> str:
-    """Whose a resource is: the caller's own where its ARN names no account, or AWS (its managed policies)."""
+    """A resource's account: the caller's if the ARN names none, or names AWS (managed policies)."""
     parts = resource.split(":", 5)
     named = parts[4] if len(parts) == 6 else ""
     if named in ("", "aws", "*"):
@@ -140,12 +140,12 @@ class RequestContext(Mapping[str, Sequence[str]]):
 
 
 def principal_tags(caller: Caller) -> Tags:
-    """The principal's, and its session's before them: a tag of the session stands for the one of the same key."""
+    """The principal's tags, overridden by its session's."""
     return (*(caller.session.tags if caller.session is not None else ()), *caller.principal.tags)
 
 
 def moment(at: float) -> str:
-    """An instant as aws:CurrentTime and aws:TokenIssueTime spell it."""
+    """An instant in the format of aws:CurrentTime and aws:TokenIssueTime."""
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -155,7 +155,7 @@ _PRINCIPAL_TAG = "aws:principaltag/"
 
 
 class _Fact(NamedTuple):
-    """A key whose value is a field of the request's facts, spelled; None: it has none."""
+    """A key whose value is formatted from a field of the request's facts; None: absent."""
 
     field: str
     spelled: Callable[[Any], str | None]
@@ -169,7 +169,7 @@ _KEYS: Mapping[str, _Fact] = {
     "aws:sourceip": _Fact("source_ip", lambda source_ip: source_ip or None),
     "aws:useragent": _Fact("user_agent", lambda user_agent: user_agent or None),
 }
-# No service of AWS asks here, for itself or for anybody.
+# No AWS service calls this registry, for itself or on behalf of a principal.
 _NEVER = ("aws:principalisawsservice", "aws:viaawsservice")
 
 _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestInfo], str | None]] = {
@@ -200,12 +200,12 @@ def _principal_type(caller: Caller) -> str:
 
 
 def _values(value: str | None) -> Sequence[str]:
-    # An empty tag is there all the same.
+    # A tag with an empty value exists.
     return () if value is None else (value,)
 
 
 def _folded(tags: Tags) -> Mapping[str, str]:
-    """By key in lower case; of several that differ in case alone, the first."""
+    """By key in lower case; the first of keys that differ only in case."""
     return {key.lower(): value for key, value in reversed(tags)}
 
 

@@ -1,12 +1,12 @@
-"""The whole decision about one action on one resource.
+"""The decision about one action on one resource.
 
-1. An explicit deny, wherever it stands, ends it.
+1. An explicit deny in any policy denies.
 2. An account's root may do everything in its own account.
-3. In one account, what the identity's policies or the resource's allow counts. A resource's policy that names the user
-   or the session itself, or everyone narrowed by aws:PrincipalArn, grants past boundary and session policies; one that
-   names the role, or everyone, does not; one that names the account grants nothing by itself.
+3. In one account, an allow by the identity's or the resource's policies is enough. A resource's policy that names the
+   user or the session itself, or everyone narrowed by aws:PrincipalArn, also overrides boundary and session policies;
+   one that names the role, or everyone, does not; one that names the account grants nothing by itself.
 4. Across accounts both sides must allow, the identity's within its boundary and session policies.
-5. What nothing allows is denied.
+5. What no policy allows is denied.
 
 Source: IAM User Guide, "Policy evaluation logic", "Cross-account policy evaluation logic".
 """
@@ -31,11 +31,11 @@ from proxy.auth.policy.evaluation import (
 from proxy.model.identity import Caller, PolicyScope, PrincipalKind, RegistryAccess, RepositoryAccess
 
 V1_ACTIONS = frozenset(("ecr:replicateimage", "ecr:batchimportupstreamimage", "ecr:createrepository"))
-"""What a registry policy speaks of in scope V1, in lower case."""
+"""The actions of a registry policy in scope V1, in lower case."""
 
 ROOT = "root"
 
-# What only identity policies can allow; and what no resource's policy can deny either.
+# Actions that only identity policies can allow; and actions that no resource's policy can deny either.
 _IDENTITY_GRANTS = frozenset(("ecr:createpullthroughcacherule",))
 IDENTITY_ALONE = frozenset(("ecr:getauthorizationtoken",))
 
@@ -60,10 +60,10 @@ _ALLOWING = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`action` as `ecr:PutImage`, `resource` a whole ARN or `*` for actions without a resource type.
+    """`action` as `ecr:PutImage`, `resource` a full ARN or `*` for actions without a resource type.
 
-    `below`: the ARN ends in a star, and the question is about all resources that it stands for at once. A statement
-    allows it that names every one, and denies it that names any."""
+    `below`: the ARN ends in a star, and the question is about all matching resources at once. An Allow counts if its
+    statement covers all of them, a Deny if it covers any."""
 
     action: str
     resource: str
@@ -73,10 +73,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`message` is AWS's sentence for whoever was refused; empty when allowed.
+    """`message` is AWS's text for a refused caller; empty when allowed.
 
-    `explicit`: a Deny statement refused. `by` is what decided, as `weighing.PolicyKind` names it, or `root`; where a
-    statement did, `policy` is its policy's ARN or name and `statement` its place, from 1 on."""
+    `explicit`: a Deny statement decided. `by` is the `evaluation.PolicyKind` that decided, or `root`; if a statement
+    did, `policy` is its policy's ARN or name and `statement` its number, from 1 on."""
 
     allowed: bool
     message: str = ""
@@ -95,8 +95,8 @@ def decide(
 ) -> Decision:
     """Whether `caller` may do what `question` asks.
 
-    `repository` is the one that the resource names, `registry` that of the resource's account; None where there is
-    none to ask. `question.context` holds every condition key of the request.
+    `repository` is the one that the resource names, `registry` that of the resource's account; None: no such policy.
+    `question.context` has every condition key of the request.
     """
     layers = (*caller_layers(caller), *resource_layers(question.action, repository, registry))
     return settle(caller, question, layers, is_own(caller, question.resource, registry), trace)
@@ -105,7 +105,7 @@ def decide(
 def settle(
     caller: Caller, question: Question, layers: Sequence[PolicyLayer], own: bool, trace: Trace | None = None
 ) -> Decision:
-    """The decision over `layers`, which are the caller's and the resource's; `own`: these are of one account."""
+    """The decision over `layers`, the caller's and the resource's; `own`: both are of one account."""
     request = Request(caller, question.action.lower(), question.resource, question.context, below=question.below)
     evaluation = evaluate(request, layers, trace)
     if evaluation.denied is not None:
@@ -118,7 +118,7 @@ def settle(
 def resource_layers(
     action: str, repository: RepositoryAccess | None, registry: RegistryAccess | None
 ) -> tuple[PolicyLayer, ...]:
-    """The policies of repository and registry that have a say in `action`."""
+    """The policies of repository and registry that apply to `action`."""
     action = action.lower()
     if action in IDENTITY_ALONE or (registry is not None and not registry.exists):
         return ()
@@ -136,12 +136,12 @@ def resource_layers(
 
 
 def is_own(caller: Caller, resource: str, registry: RegistryAccess | None) -> bool:
-    """Whether `resource` is of the caller's own account; one that is closed, or not there, is nobody's."""
+    """Whether `resource` is of the caller's own account; a closed or unknown account's resource is not."""
     return (registry is None or registry.exists) and resource_account(resource, caller) == caller.account
 
 
 def both_sides(caller: Caller, question: Question, evaluation: PolicyEvaluation, resource: PolicyKind) -> Decision:
-    """The caller's own account must allow, and the `resource`'s."""
+    """The decision across accounts: the caller's must allow, and the `resource`'s."""
     if evaluation.identity is None and caller.principal.kind is not PrincipalKind.ROOT:
         return refused(caller.arn, question, PolicyKind.IDENTITY)
     narrowing = evaluation.narrowing()
@@ -157,14 +157,14 @@ def allowed(applied: MatchedStatement) -> Decision:
 
 
 def denied(who: str, question: Question, applied: MatchedStatement) -> Decision:
-    """Refused by a Deny; a managed policy is named."""
+    """Refused by a Deny; the message names a managed policy."""
     where = _DENYING[applied.kind] + (f": {applied.held.arn}" if applied.held.arn else "")
     message = f"{_sentence(who, question)} with an explicit deny in {where}"
     return Decision(False, message, True, applied.kind, _named(applied), applied.statement.index)
 
 
 def refused(who: str, question: Question, lacking: PolicyKind) -> Decision:
-    """Refused because nothing of the kind `lacking` allows it."""
+    """Refused because no policy of the kind `lacking` allows it."""
     message = f"{_sentence(who, question)} because no {_ALLOWING[lacking]} allows the {question.action} action"
     return Decision(False, message, by=lacking)
 

@@ -1,8 +1,8 @@
-"""A policy's text, parsed and compiled once: its statements, and the condition keys that they read.
+"""Parses and compiles a policy's text, once: its statements, and the condition keys that they read.
 
-Reads the whole grammar, whatever kind of policy it stands in; what a kind must or may not have is `validation`'s to
-say. A document that anybody holds is compiled once; of others the latest are kept, so many that their texts come to
-`KEPT_CHARACTERS`. A text is at most 128 KiB, as in IAM's model.
+It accepts the whole grammar for any kind of policy; `validation` has each kind's rules. A document that is in use is
+compiled once; of unused ones the latest are cached, up to `KEPT_CHARACTERS` of text. A text has at most 128 KiB, as in
+IAM's model.
 
 Source: IAM User Guide, "Grammar of the IAM JSON policy language".
 """
@@ -29,7 +29,7 @@ from proxy.auth.policy.variables import Template
 TEXT_MAX = 131_072
 VERSIONS = ("2012-10-17", "2008-10-17")
 _WITH_VARIABLES = "2012-10-17"
-# Of texts whose documents nobody holds. Compiled, a text that is made to be large takes 130 bytes a character.
+# Of texts whose documents are not in use. Compiled, a hostile text takes 130 bytes a character.
 KEPT_CHARACTERS = 512 * 1024
 
 _DOCUMENT = frozenset(("Version", "Id", "Statement"))
@@ -41,7 +41,7 @@ _ACTION = re.compile(r"([A-Za-z0-9-]+):([A-Za-z0-9*?]+)")
 
 
 class Actions:
-    """An Action or NotAction element; case does not count."""
+    """An Action or NotAction element; case is ignored."""
 
     __slots__ = ("_exact", "_patterns", "_prefixes", "given")
 
@@ -106,8 +106,8 @@ class Statement:
         return self.actions.name(action) != self.negated_actions
 
     def names_below(self, prefix: str, context: Context) -> bool:
-        """Of all resources whose ARN begins with `prefix`: whether it names every one, where it allows, or any one,
-        where it denies. Several Resources that cover them only together do not."""
+        """Whether it applies to resources whose ARN begins with `prefix`: an Allow must cover all of them with one
+        Resource, a Deny any of them."""
         if self.resources is None:
             return False
         filled = [each.tokens(context) for each in self.resources]
@@ -121,13 +121,13 @@ class Statement:
         return found != self.negated_resources
 
     def names_resource(self, resource: str, context: Context) -> bool:
-        """False where the statement has neither Resource nor NotResource."""
+        """False if the statement has neither Resource nor NotResource."""
         if self.resources is None:
             return False
         for each in self.resources:
             if each.matches(resource, context):
                 return not self.negated_resources
-        if self.negated_resources and self.allows:  # nobody is let in for naming other than a variable without a value
+        if self.negated_resources and self.allows:  # an unresolved variable must not allow by NotResource
             return not any(each.missing(context) for each in self.resources)
         return self.negated_resources
 
@@ -143,7 +143,7 @@ class Document:
 
 
 def keys_named(documents: Iterable[Document]) -> list[str]:
-    """The condition keys that policies read, variables included, as they are spelled there; each once."""
+    """The condition keys that policies read, with those of variables, as spelled there; each once."""
     names: dict[str, str] = {}
     for statement in (each for document in documents for each in document.statements):
         elements: tuple[Template | Condition, ...] = (*(statement.resources or ()), *statement.conditions)
@@ -153,7 +153,7 @@ def keys_named(documents: Iterable[Document]) -> list[str]:
 
 
 class _DocumentCache:
-    """Documents by text. Asked by threads of the metadata service too."""
+    """Documents by text. Thread-safe: the metadata service's threads use it too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -168,7 +168,7 @@ class _DocumentCache:
             return self._alive.get(text)
 
     def put(self, document: Document) -> Document:
-        """The document, or an equal one that another thread has made meanwhile."""
+        """Add the document; returns it, or an equal one that another thread has added meanwhile."""
         with self._lock:
             found = self._alive.setdefault(document.text, document)
             if found.text not in self._latest:
@@ -183,7 +183,7 @@ _kept = _DocumentCache()
 
 
 def compile_document(text: str) -> Document:
-    """PolicyError for what IAM's grammar does not have."""
+    """The compiled document of a text. PolicyError for a text outside IAM's grammar."""
     return _kept.get(text) or _kept.put(_compile(text))
 
 
@@ -211,14 +211,14 @@ def _compile(text: str) -> Document:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The JSON of a policy: an object without doubled keys. PolicyError."""
+    """The JSON of a policy: an object without duplicate keys. PolicyError."""
     if len(text) > TEXT_MAX:
         raise PolicyError(f"The policy is longer than {TEXT_MAX} characters")
     try:
         element = json.loads(
             text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant
         )
-        # A lone surrogate can be neither stored nor said back.
+        # A lone surrogate can be neither stored nor returned.
         json.dumps(element, ensure_ascii=False).encode()
     except UnicodeError:
         raise PolicyError("The policy holds characters that are none") from None
@@ -262,7 +262,7 @@ def _check_elements(element: Any) -> None:
 
 
 def _one_of(element: dict[str, Any], name: str, negated: str) -> tuple[bool, Any]:
-    """Whether it is the negated one, and what it holds; None for neither."""
+    """Whether the negated element is present, and the value; None if neither is."""
     if name in element and negated in element:
         raise PolicyError(f"A statement has {name} or {negated}, not both")
     is_negated = negated in element

@@ -1,10 +1,10 @@
-"""What is wrong with a document, said to whoever wrote it; each service puts its own words before it."""
+"""The error of the policy compiler. ECR, IAM and STS each put their own words before its text."""
 
 from __future__ import annotations
 
 
 class PolicyError(Exception):
-    """`reason` is a sentence; `statement` names the statement, from 1 on, 0 where it is the document as a whole."""
+    """`reason` is a sentence; `statement` is the statement's number, from 1 on, 0 for the whole document."""
 
     def __init__(self, reason: str, statement: int = 0, sid: str = "") -> None:
         self.reason = reason
@@ -12,11 +12,11 @@ class PolicyError(Exception):
         self.sid = sid
 
     @property
-    def place(self) -> str:
-        """In which statement, as it is put after the reason; empty for the document as a whole."""
+    def location(self) -> str:
+        """The statement, as text that follows the reason; empty for the document as a whole."""
         if not self.statement:
             return ""
         return f" (in statement {self.statement}{f', {self.sid[:64]}' if self.sid else ''})"
 
     def __str__(self) -> str:
-        return self.reason + self.place
+        return self.reason + self.location

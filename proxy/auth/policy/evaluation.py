@@ -1,7 +1,7 @@
-"""What each policy says to one request, statement by statement: the one place where statements are matched.
+"""Evaluates policies against one request, statement by statement: the only place where statements are matched.
 
-The decision, a role's trust, the simulator and the explanation all ask here; a `Trace` sees every statement with what
-kept it from applying. A document that cannot be read any more denies everything: what it denied is not known.
+Used by `decision`, `trust`, `simulate` and `explain`; a `Trace` gets every statement with the reason why it did not
+apply. A stored document that cannot be compiled any more denies everything, because what it denied is unknown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Tags
 
 
 class PolicyKind(StrEnum):
-    """Where a policy stands."""
+    """The kind of a policy."""
 
     IDENTITY = "identity"
     BOUNDARY = "boundary"
@@ -31,12 +31,12 @@ class PolicyKind(StrEnum):
 
 
 RESOURCE_KINDS = frozenset((PolicyKind.REPOSITORY, PolicyKind.REGISTRY, PolicyKind.TRUST))
-# Policies that are of one resource, and need not say of which.
+# Policies of one resource, whose statements need no Resource.
 _OF_ONE_RESOURCE = frozenset((PolicyKind.REPOSITORY, PolicyKind.TRUST))
 
 
 class Element(Enum):
-    """What of a statement did not match, where it was no condition."""
+    """The element of a statement that did not match, other than a condition."""
 
     ACTION = auto()
     RESOURCE = auto()
@@ -58,8 +58,8 @@ class LayerPolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyLayer:
-    """Policies of one kind, which have one say together. `bound` are the unique ids that ARNs in it stand for; without
-    `grants` its Allow statements count for nothing."""
+    """The policies of one kind, evaluated together. `bound` are the unique ids of the ARNs in it; without `grants` its
+    Allow statements do not count."""
 
     kind: PolicyKind
     policies: tuple[LayerPolicy, ...]
@@ -69,7 +69,7 @@ class PolicyLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchedStatement:
-    """A statement that matched the request, and how strongly it meant the caller."""
+    """A statement that matched the request, and how its Principal matched the caller."""
 
     kind: PolicyKind
     held: LayerPolicy
@@ -81,7 +81,7 @@ Trace = Callable[[PolicyLayer, LayerPolicy, Statement, PrincipalMatch | Mismatch
 
 
 class PolicyEvaluation:
-    """All that has been said. `denied` is the first Deny; the others the first, or strongest, Allow of their kind."""
+    """The result. `denied` is the first Deny; the others are the first, or strongest, Allow of their kind."""
 
     __slots__ = ("boundary", "denied", "identity", "layers", "resource", "session")
 
@@ -102,7 +102,7 @@ class PolicyEvaluation:
         return self.resource is not None and self.resource.meant >= PrincipalMatch.ROLE
 
     def narrowing(self) -> PolicyKind | None:
-        """Boundary or session policy, where there is one and it does not allow."""
+        """The boundary or session policy that exists and does not allow."""
         if self.boundary is None and PolicyKind.BOUNDARY in self.layers:
             return PolicyKind.BOUNDARY
         if self.session is None and PolicyKind.SESSION in self.layers:
@@ -125,8 +125,8 @@ class PolicyEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks what of which resource. `caller` is None for a web identity, which `federated` names the provider of.
-    `below`: of all resources whose ARN is `resource` with any text in its last star's place."""
+    """Caller, action and resource. `caller` is None for a web identity, whose provider is `federated`. `below`: the
+    request is for all resources that match the star at the end of `resource`."""
 
     caller: Caller | None
     action: str  # in lower case
@@ -137,7 +137,7 @@ class Request:
 
 
 def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | None = None) -> PolicyEvaluation:
-    """What `layers` say to `request`. Ends at the first Deny, unless `trace` wants to see everything."""
+    """Evaluate `layers` for `request`. Ends at the first Deny, unless `trace` needs every statement."""
     evaluation = PolicyEvaluation(tuple([layer.kind for layer in layers]))
     for layer in layers:
         mine = _bound_to(request.caller, layer.bound)
@@ -160,7 +160,7 @@ def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | Non
 
 
 def caller_layers(caller: Caller) -> tuple[PolicyLayer, ...]:
-    """The policies that come with a caller, whatever it asks for. Kept for as long as the caller is."""
+    """The caller's own policies, cached for as long as the caller object lives."""
     kept = _LAYERS.get(caller)
     if kept is None:
         kept = _LAYERS[caller] = _caller_layers(caller)
@@ -178,12 +178,12 @@ def _caller_layers(caller: Caller) -> tuple[PolicyLayer, ...]:
 
 
 def resource_layer(kind: PolicyKind, policy: BoundPolicy, grants: bool = True) -> PolicyLayer:
-    """The policy of a repository, a registry or a role; without `grants` only what it denies counts."""
+    """The policy of a repository, a registry or a role; without `grants` only its Deny statements count."""
     return PolicyLayer(kind, (LayerPolicy(_compiled(policy.text, _UNREADABLE_OF_RESOURCE)),), policy.principals, grants)
 
 
 def keys_read(layers: Sequence[PolicyLayer]) -> frozenset[str]:
-    """The condition keys that a decision over `layers` can hang on."""
+    """The condition keys that a decision over `layers` may depend on."""
     return frozenset[str]().union(*(held.document.keys for layer in layers for held in layer.policies))
 
 
@@ -205,7 +205,7 @@ _UNREADABLE_OF_RESOURCE = _UNREADABLE.replace('"Action"', '"Principal":"*","Acti
 
 
 def _bound_to(caller: Caller | None, bound: Tags) -> Collection[str]:
-    """The ARNs that stand for the caller's user or role."""
+    """The ARNs that are bound to the caller's user or role."""
     if caller is None or not bound:
         return ()
     return [arn for arn, principal_id in bound if principal_id == caller.principal.principal_id]
@@ -214,7 +214,7 @@ def _bound_to(caller: Caller | None, bound: Tags) -> Collection[str]:
 def _match(
     statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]
 ) -> PrincipalMatch | Mismatch:
-    """How the statement means the caller, or the first thing that does not match."""
+    """How the statement matches the caller, or the first element that does not match."""
     if not statement.names_action(request.action):
         return Element.ACTION
     if statement.resources is None:
@@ -245,7 +245,7 @@ def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Colle
         named = request.federated in principals.federated
         if statement.allows:
             return PrincipalMatch.DIRECTLY if named and not statement.negated_principals else PrincipalMatch.NOT
-        # What is said to everyone else is said to a web identity too.
+        # A statement about everyone else applies to a web identity too.
         return (
             PrincipalMatch.DIRECTLY
             if (named or principals.everyone) != statement.negated_principals
@@ -254,8 +254,8 @@ def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Colle
     if not statement.negated_principals:
         if principals.everyone and statement.narrowed_by_principal_arn:
             return PrincipalMatch.DIRECTLY
-        return principals.mean(caller, mine)
+        return principals.match(caller, mine)
     if statement.allows:
-        return PrincipalMatch.NOT if principals.mean(caller, mine) is not PrincipalMatch.NOT else PrincipalMatch.ROLE
+        return PrincipalMatch.NOT if principals.match(caller, mine) is not PrincipalMatch.NOT else PrincipalMatch.ROLE
     bounded = caller.principal.boundary is not None
-    return PrincipalMatch.NOT if principals.spare(caller, mine) and not bounded else PrincipalMatch.DIRECTLY
+    return PrincipalMatch.NOT if principals.exempts(caller, mine) and not bounded else PrincipalMatch.DIRECTLY

@@ -1,6 +1,6 @@
-"""Which statement of which policy decided, and why each other one did not: for people who ask why.
+"""Explains a decision: which statement of which policy decided, and why each other one did not. For `admin.explain`.
 
-The decision is made as ever, with someone looking on: every statement is reported by the code that matched it.
+The decision is made by the usual code with a `Trace`, which gets every statement.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from proxy.auth.policy.principals import PrincipalMatch
 from proxy.auth.policy.trust import decide_trust
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess, Role
 
-_SHOWN = 4  # patterns of a long list that are said back
+_SHOWN = 4  # patterns of a long list that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One statement. `policy` is its policy's ARN or name, `holder` the ARN of what that hangs on; both are empty for a
-    resource's policy. `statement` counts from 1. `reason` says why it did not match, or how far a match reaches; it is
-    empty where there is nothing to add."""
+    """One statement. `policy` is its policy's ARN or name, `holder` the ARN of the policy's user, role or group; both
+    are empty for a resource's policy. `statement` counts from 1. `reason` tells why it did not match, or the limits of
+    a match; it may be empty."""
 
     kind: PolicyKind
     policy: str
@@ -38,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`deciding` is the statement that the decision rests on; None where it rests on there being none, or on root."""
+    """`deciding` is the statement that decided; None if none did, or if the caller is root."""
 
     decision: Decision
     verdicts: tuple[Verdict, ...]

@@ -1,4 +1,4 @@
-"""Whether whoever sets a repository's policy could not set it again: ECR refuses that, unless it is forced."""
+"""Whether a new repository policy would keep its author from setting it again: ECR refuses that unless forced."""
 
 from __future__ import annotations
 

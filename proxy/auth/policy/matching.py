@@ -1,7 +1,7 @@
 """Wildcards: `*` is any text, `?` is one character, in any field, colons and slashes included.
 
-A pattern is cut at its stars; each piece is then looked for once, from where the one before it ended. The leftmost
-place is always good enough, so nothing is tried twice: time grows with the text, not with the number of stars.
+A pattern is split at its stars; each piece is searched once, from the end of the piece before. The leftmost position is
+always sufficient, so there is no backtracking: time grows with the text, not with the number of stars.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def wildcards(text: str) -> list[Token]:
 
 
 def matcher(tokens: Sequence[Token]) -> Matcher:
-    """Whether a whole text is what `tokens` say; case counts."""
+    """A function that matches whole texts against `tokens`, case-sensitively."""
     pieces = _cut(tokens)
     if len(pieces) == 1:
         return pieces[0].is_all
@@ -60,12 +60,12 @@ def glob(text: str) -> Matcher:
     return matcher(wildcards(text))
 
 
-# Up to here a regular expression is quick whatever the text; a longer one could compare each character this often.
+# Up to here a regular expression is fast for any text; a longer one might compare each character so often.
 _EXPRESSION_MAX = 64
 
 
 class _Piece:
-    """What stands between two stars: of fixed length, so a place either fits or does not."""
+    """The tokens between two stars: of fixed length, so a position either matches or does not."""
 
     __slots__ = ("_places", "length", "text")
 
@@ -90,7 +90,7 @@ class _Piece:
         return self.text.match(text, at) is not None
 
     def find(self, text: str, at: int, end: int) -> int:
-        """The first place from `at` that fits before `end`; -1 if there is none."""
+        """The first position from `at` on that matches before `end`; -1 if there is none."""
         if isinstance(self.text, str):
             return text.find(self.text, at, end)
         if self._places is not None:
@@ -99,7 +99,7 @@ class _Piece:
         return -1 if found is None else found.start()
 
     def _find_long(self, text: str, at: int, end: int, places: Mapping[str, int], anywhere: int) -> int:
-        """Shift-and: bit n of `begun` says that the n characters before this one and it fit the piece's beginning."""
+        """Shift-and: bit n of `begun` is set if the last n + 1 characters match the piece's beginning."""
         begun, last = 0, 1 << (self.length - 1)
         for now in range(at, end):
             begun = (begun << 1 | 1) & places.get(text[now], anywhere)
@@ -112,7 +112,7 @@ _RUNS = re.compile(r"[^*?]+|[*?]")
 
 
 def _positions(tokens: Sequence[Token]) -> tuple[Mapping[str, int], int]:
-    """For each character of a piece, the bits of the places where it fits; and those where every character does."""
+    """For each character of a piece, the bits of its positions; and the bits of positions that match any character."""
     characters = [each for token in tokens for each in (token if isinstance(token, str) else (None,))]
     anywhere = sum(1 << at for at, each in enumerate(characters) if each is None)
     places: dict[str, int] = {}
@@ -129,7 +129,7 @@ def _cut(tokens: Sequence[Token]) -> list[_Piece]:
             pieces.append([])
         else:
             pieces[-1].append(token)
-    # Empty pieces in the middle (`**`) fit everywhere.
+    # Empty pieces in the middle (`**`) match everywhere.
     return [_Piece(piece) for at, piece in enumerate(pieces) if piece or at in (0, len(pieces) - 1)]
 
 

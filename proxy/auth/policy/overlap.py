@@ -1,9 +1,8 @@
-"""Wildcard patterns held against each other: is there a text that two of them match, does one match all under a prefix?
+"""Compares wildcard patterns: does some text match both, does a pattern match all texts with a prefix?
 
-What is decided about names that are not there yet (a creation template's prefix, a pull-through rule's) is decided for
-all of them at once: an Allow counts when its pattern covers them, a Deny as soon as its pattern overlaps with them.
-Exact over all texts, also those that are no repository's name. Time grows with the product of the lengths, 64
-characters of one at a time.
+A decision about names that do not exist yet (a creation template's prefix, a pull-through rule's) is made for all of
+them at once: an Allow counts if its pattern covers them all, a Deny if its pattern overlaps with them. Exact over all
+texts, also those that are no valid name. Time grows with the product of the lengths, 64 characters of one at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from proxy.auth.policy.matching import Token, Wildcard, matcher
 
 
 def covers(pattern: Sequence[Token], prefix: str) -> bool:
-    """Whether every text that begins with `prefix` is what `pattern` says.
+    """Whether `pattern` matches every text that begins with `prefix`.
 
-    It has to end in a star, for a text may end in anything; and if it is what `prefix` alone is, that star takes all
-    that may follow."""
+    It must end in a star, because a text may end in anything; if it also matches `prefix` alone, the star matches
+    whatever follows."""
     for token in reversed(pattern):
         if token is Wildcard.STAR:
             return matcher(pattern)(prefix)
@@ -28,10 +27,10 @@ def covers(pattern: Sequence[Token], prefix: str) -> bool:
 
 
 def overlaps(one: Sequence[Token], other: Sequence[Token]) -> bool:
-    """Whether some text is what both say.
+    """Whether some text matches both.
 
-    `one` is run as an automaton over `other`. Bit n of `at` says that some text which begins as `other` does so far is
-    what the first n cells of `one` say."""
+    `one` is run as an automaton over `other`. Bit n of `at` is set if some text that matches `other` so far matches the
+    first n cells of `one`."""
     cells = _cells(one)
     end = 1 << len(cells)
     stars = sum(1 << n for n, cell in enumerate(cells) if cell is Wildcard.STAR)
@@ -43,7 +42,7 @@ def overlaps(one: Sequence[Token], other: Sequence[Token]) -> bool:
     at = _past_stars(1, stars)
     for cell in _cells(other):
         if cell is Wildcard.STAR:
-            at = (2 * end - 1) & -(at & -at)  # from the first place on, some text leads to each later one
+            at = (2 * end - 1) & -(at & -at)  # from the first position on, some text reaches each later one
         elif cell is Wildcard.ONE:
             at = _past_stars((at & ~stars) << 1 | at & stars, stars) & (2 * end - 1)
         else:
@@ -60,5 +59,5 @@ def _cells(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _past_stars(at: int, stars: int) -> int:
-    """A star may stand for no text. No two are neighbours."""
+    """Adds the states after a star, which may match no text. No two stars are adjacent."""
     return at | (at & stars) << 1

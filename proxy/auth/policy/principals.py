@@ -1,7 +1,7 @@
-"""The Principal element: who is named, and how strongly a caller is meant by it.
+"""The Principal element: which principals it names, and how it matches a caller.
 
-Users, roles and roles' sessions are known by the unique id of the user or role that their ARN stood for when the policy
-was saved; everybody else by the text of their ARN. No wildcard stands within an ARN here; `*` alone is everyone.
+Users, roles and roles' sessions are compared by the unique id that their ARN was bound to when the policy was saved;
+others by the text of their ARN. An ARN here has no wildcards; `*` alone is everyone.
 
 Source: IAM User Guide, "AWS JSON policy elements: Principal", "NotPrincipal".
 """
@@ -27,18 +27,18 @@ _KINDS = ("AWS", "Service", "Federated", "CanonicalUser")
 
 
 class PrincipalMatch(IntEnum):
-    """How a Principal element reaches a caller; what is higher grants more inside one account."""
+    """How a Principal element matches a caller; a higher value grants more inside one account."""
 
     NOT = 0
     ACCOUNT = 1  # its account is named: that account's own policies must allow as well
-    ROLE = 2  # its role is, or everyone: boundary and session policies still narrow what is granted
-    DIRECTLY = 3  # the user or session itself is
+    ROLE = 2  # its role is named, or everyone: boundary and session policies still apply
+    DIRECTLY = 3  # the user or session itself is named
 
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """One Principal or NotPrincipal element. `named` are users' and roles' ARNs, `sessions` those of sessions: of
-    roles, and of federated users, whom there are none of here."""
+    """One Principal or NotPrincipal element. `named` are ARNs of users and roles, `sessions` those of role sessions and
+    of federated users (there are none here)."""
 
     everyone: bool = False
     accounts: frozenset[str] = frozenset()
@@ -48,9 +48,9 @@ class Principals:
     services: frozenset[str] = frozenset()
     canonical: frozenset[str] = frozenset()
 
-    def mean(self, caller: Caller, mine: Collection[str]) -> PrincipalMatch:
-        """`mine` are the ARNs that stand for the caller's user or role, or for sessions of that role, in the policy
-        that this element is from."""
+    def match(self, caller: Caller, mine: Collection[str]) -> PrincipalMatch:
+        """How the element matches. `mine` are the policy's ARNs that are bound to the caller's user or role, or to
+        sessions of that role."""
         if self._names_session(caller, mine):
             return PrincipalMatch.DIRECTLY
         if not self.named.isdisjoint(mine):
@@ -59,11 +59,11 @@ class Principals:
             return PrincipalMatch.ROLE
         return PrincipalMatch.ACCOUNT if caller.account in self.accounts else PrincipalMatch.NOT
 
-    def spare(self, caller: Caller, mine: Collection[str]) -> bool:
-        """Whether a Deny with this as its NotPrincipal lets the caller go.
+    def exempts(self, caller: Caller, mine: Collection[str]) -> bool:
+        """Whether a Deny with this NotPrincipal does not apply to the caller.
 
-        IAM asks account, user or role, and session, in turn; each that is not named is denied, and so is what lies
-        under it. A role that is named without any of its sessions stands for all of them.
+        IAM checks account, user or role, and session in turn; one that is not named is denied, with everything under
+        it. A role named without any of its sessions includes all of them.
         """
         if self.everyone:
             return True
@@ -81,7 +81,7 @@ class Principals:
 
     @property
     def bound(self) -> frozenset[str]:
-        """The ARNs that stand for a user or a role, which a policy is bound to as it is saved."""
+        """The ARNs of users and roles, which are bound to unique ids when the policy is saved."""
         return self.named | {each for each in self.sessions if ":assumed-role/" in each}
 
     def _names_session(self, caller: Caller, mine: Collection[str]) -> bool:
@@ -96,7 +96,7 @@ def role_session(caller: Caller) -> Session | None:
 
 
 def compile_principals(element: Any) -> Principals:
-    """PolicyError for what is no principal: an id that stands for one deleted, a pattern, an ARN of something else."""
+    """PolicyError for what is no principal: a deleted one's id, a pattern, an ARN of another kind."""
     if element == EVERYONE:
         return Principals(everyone=True)
     if not isinstance(element, dict) or not element:
@@ -107,7 +107,7 @@ def compile_principals(element: Any) -> Principals:
             raise PolicyError(f"Invalid principal in policy: {kind[:64]!r} is no kind of principal")
         values = given if isinstance(given, list) else [given]
         if not values or not all(type(value) is str and value for value in values):
-            raise PolicyError(f"Invalid principal in policy: {kind} names nobody")
+            raise PolicyError(f"Invalid principal in policy: {kind} names no principal")
         found[kind] = values
     accounts, named, sessions = set(), set(), set()
     for arn in found["AWS"]:

@@ -1,4 +1,4 @@
-"""What policies would say: SimulatePrincipalPolicy and SimulateCustomPolicy, by the evaluator that decides in earnest.
+"""Decisions with hypothetical policies, by the real evaluator: for SimulatePrincipalPolicy and SimulateCustomPolicy.
 
 Source: IAM API Reference, "SimulatePrincipalPolicy", "EvaluationResult".
 """
@@ -16,14 +16,14 @@ from proxy.auth.policy.principals import PrincipalMatch
 from proxy.auth.policy.spans import statement_spans
 from proxy.model.identity import BoundPolicy, Caller
 
-_TEXTS = 64  # of policies whose statements' places are kept: those of one simulation, and of its next page
+_TEXTS = 64  # policies with cached positions of statements: those of one simulation, and of its next page
 
 ALLOWED, EXPLICIT_DENY, IMPLICIT_DENY = "allowed", "explicitDeny", "implicitDeny"
 
 
 @dataclass(frozen=True, slots=True)
 class TextPosition:
-    """In a text, both from 1 on."""
+    """Line and column in a text, both from 1 on."""
 
     line: int
     column: int
@@ -56,9 +56,9 @@ class SimulationResult:
 
 
 def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | None, owner: str) -> SimulationResult:
-    """As if `caller` asked, and the resource, which is of the account `owner`, had `resource_policy`.
+    """The decision for `caller` if the resource, of the account `owner`, had `resource_policy`.
 
-    Policies that are only supposed are put into the caller's principal. `question.context` is what is given, no more.
+    Hypothetical policies are part of the caller's principal. `question.context` has only the given keys.
     """
     layers = list(caller_layers(caller))
     if resource_policy is not None:
@@ -95,7 +95,7 @@ def _matched(layer: PolicyLayer, held: LayerPolicy, statement: Statement) -> Mat
 
 @lru_cache(_TEXTS)
 def _places(text: str) -> tuple[tuple[TextPosition, TextPosition], ...]:
-    """Where each statement begins and ends: found once a text, however many statements of it count."""
+    """The position of each statement; computed once a text."""
     found, line, begin, at = [], 1, 0, 0
     for span in statement_spans(text):
         both = []

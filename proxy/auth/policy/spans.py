@@ -1,7 +1,8 @@
-"""Where things stand in a policy's text: the principals it names, and its statements.
+"""Positions of principals and statements in a policy's text.
 
-IAM binds a stored policy to the unique ids of the users and roles it names. When one is deleted, its ARN could come to
-mean somebody else; from then on the policy is shown with the id in the ARN's place, and is the same text otherwise.
+IAM binds a stored policy to the unique ids of the users and roles that it names. After one is deleted, its ARN may
+become another principal's; so the policy is shown with the id instead of the ARN, and is otherwise unchanged. Used by
+`metadata.operations.bindings` and `simulate`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def principals_of(text: str) -> list[str]:
 
 
 def rebound_text(text: str, gone: Mapping[str, str]) -> str:
-    """`text` with the ids that `gone` has for principals' ARNs in their place, all else verbatim. PolicyError."""
+    """`text` with principals' ARNs replaced by `gone`, all else verbatim. PolicyError."""
     compile_document(text)
     parts, at = [], 0
     for start, end, arn in _principal_texts(text):
@@ -33,7 +34,7 @@ def rebound_text(text: str, gone: Mapping[str, str]) -> str:
 
 
 def statement_spans(text: str) -> list[tuple[int, int]]:
-    """Where each statement begins and ends, in order; `text` has been compiled."""
+    """Start and end of each statement, in order; `text` is valid."""
     spans: list[tuple[int, int]] = []
     starts: list[int] = []
     for mark, path in _marks(text):
@@ -46,20 +47,20 @@ def statement_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-# A string, a bracket, a comma or a colon: all that has a place in the structure; numbers and words have none here.
+# A string, a bracket, a comma or a colon: the tokens of the structure; numbers and words do not matter here.
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]')
 
 
 def _principal_texts(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where each text stands that is a value under Principal or NotPrincipal of a statement."""
+    """The position of each string value under a statement's Principal or NotPrincipal."""
     for mark, path in _marks(text):
         if mark[0][0] == '"' and not _PRINCIPAL.isdisjoint(path):
             yield mark.start(), mark.end(), json.loads(mark[0])
 
 
 def _marks(text: str) -> Iterator[tuple[re.Match[str], list[str | None]]]:
-    """Brackets, and the texts that are values, each with the path of what it lies in: of every object that is open the
-    member at hand, None for a list. `text` has been parsed before."""
+    """Brackets and string values, each with its path: the current member of every open object, None for a list. `text`
+    is valid JSON."""
     path: list[str | None] = []
     is_name = False
     for mark in _MARKS.finditer(text):

@@ -1,8 +1,8 @@
-"""Whether somebody may take a role: sts:AssumeRole, AssumeRoleWithWebIdentity, TagSession, SetSourceIdentity.
+"""The decision about assuming a role: sts:AssumeRole, AssumeRoleWithWebIdentity, TagSession, SetSourceIdentity.
 
-The role's trust policy must allow it, always. In one account that is enough where it names the caller's user, role or
-session; where it names the account only, and across accounts, the caller's own policies must allow it as well. A user's
-permissions boundary must allow it even where the user is named, unlike with other resources' policies.
+The role's trust policy must allow it. In one account that is enough if it names the caller's user, role or session; if
+it names only the account, and across accounts, the caller's own policies must allow it too. A user's permissions
+boundary must allow it even if the user is named, unlike with other resources' policies.
 
 Source: IAM User Guide, "Policies and permissions for roles", "Update a role trust policy"; AWS Security Blog, "How to
 use trust policies with IAM roles".

@@ -1,8 +1,8 @@
-"""What a document must be before it is stored, by the kind of policy it is to be; the first fault is named.
+"""Validates a document before it is stored, by the rules of its kind of policy; reports the first fault.
 
-`compile_document` reads the grammar that all kinds share; here is what sets them apart. Identity policies may speak of
-any service's actions; those of repositories and registries only of ECR's, by names that ECR has. Faults are
-PolicyError; `ecr_failure` and `iam_failure` put them into each service's words.
+`compile_document` checks the grammar that all kinds share; this module has each kind's own rules. Identity policies may
+name any service's actions; those of repositories and registries only ECR's existing actions. Faults are PolicyError;
+`ecr_failure` and `iam_failure` translate them into each service's texts.
 
 Sources: IAM User Guide, "Policies and permissions"; ECR User Guide, "Repository policies", "Registry permissions".
 """
@@ -44,17 +44,17 @@ def validate(text: str, kind: PolicyKind, *, account: str = "", scope: PolicySco
 
 
 def ecr_failure(error: PolicyError, kind: PolicyKind) -> Failure:
-    """As ECR refuses a repository's or a registry's policy, with what is wrong in it."""
+    """ECR's failure for an invalid repository or registry policy, with the fault."""
     return _ecr_failure(f"Invalid {kind} policy provided", error)
 
 
 def ecr_principal_failure(error: PolicyError) -> Failure:
-    """As ECR refuses a policy that names somebody who is not there. Terraform tries again for a while on this text."""
+    """ECR's failure for a policy that names an unknown principal. Terraform retries on this text."""
     return _ecr_failure("Principal not found", error)
 
 
 def iam_failure(error: PolicyError) -> Failure:
-    """As IAM and STS refuse a document."""
+    """IAM's and STS's failure for an invalid document."""
     return Failure(Code.MALFORMED_POLICY_DOCUMENT, str(error))
 
 

@@ -1,6 +1,6 @@
-"""What the values of conditions mean: numbers, instants, booleans, addresses, bytes and ARNs.
+"""Parses values of conditions: numbers, instants, booleans, addresses, bytes and ARNs.
 
-A reading that fails is None: such a value equals nothing and lies on no side of anything.
+A value that cannot be parsed is None: it is neither equal to, nor less or greater than anything.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def number(text: str) -> Decimal | None:
 
 
 def instant(text: str) -> float | None:
-    """Epoch seconds of a date, or of what already is such a count."""
+    """Epoch seconds of a date, or of a number of epoch seconds."""
     if _EPOCH.fullmatch(text):
         return float(text)
     found = _DATE.fullmatch(text) or _BASIC_DATE.fullmatch(text)
@@ -65,7 +65,7 @@ def boolean(text: str) -> bool | None:
 
 
 def network(text: str) -> Network | None:
-    """One address is a network of its own; bits of the host are no error, as in IAM."""
+    """A single address is a network too; host bits are no error, as in IAM."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -74,7 +74,7 @@ def network(text: str) -> Network | None:
 
 @lru_cache(1024)
 def address(text: str) -> Address | None:
-    """An IPv4 address that came in IPv6's clothes is that IPv4 address."""
+    """An IPv4-mapped IPv6 address is its IPv4 address."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

@@ -1,9 +1,8 @@
 """Policy variables: `${aws:username}`, with a default `${aws:PrincipalTag/team, 'none'}`; `${*}`, `${?}`, `${$}`.
 
-A value that is put in is text and nothing else: a `*` in somebody's tag is a star, not a wildcard. A key that is
-absent, or has several values, leaves its variable without a value, and what it stands in matches nothing; an Allow
-that would need it not to match (NotResource, StringNotEquals) does not apply. Only documents of version 2012-10-17 have
-variables; in others `${` is text.
+A substituted value is literal text: a `*` in a tag is a star, not a wildcard. If a key is absent or has several values,
+its variable has no value, and the text that contains it matches nothing; an Allow with a negated element (NotResource,
+StringNotEquals) does not apply then. Only documents of version 2012-10-17 have variables; in others `${` is text.
 
 Source: IAM User Guide, "IAM policy elements: Variables and tags".
 """
@@ -29,14 +28,14 @@ class Variable:
 
 
 class Template:
-    """A text of a policy that a request fills in.
+    """A policy's text with variables.
 
-    `keys` are the condition keys that it reads, `names` the same as they are spelled in it."""
+    `keys` are the condition keys that it reads, `names` the same as spelled in it."""
 
     __slots__ = ("_parts", "_static", "keys", "names", "text")
 
     def __init__(self, text: str, *, variables: bool, wild: bool) -> None:
-        """PolicyError for a variable that is not well formed. `wild`: `*` and `?` outside variables are wildcards."""
+        """PolicyError for a malformed variable. `wild`: `*` and `?` outside variables are wildcards."""
         self.text = text
         self._parts = _parts(text, wild) if variables else _plain(text, wild)
         found = [part for part in self._parts if isinstance(part, Variable)]
@@ -46,7 +45,7 @@ class Template:
         self._static = matcher(plain) if len(plain) == len(self._parts) else None
 
     def tokens(self, context: Context) -> list[Token] | None:
-        """With every variable's value put in; None when one of them has none."""
+        """The tokens with all variables substituted; None if one has no value."""
         tokens: list[Token] = []
         for part in self._parts:
             if isinstance(part, Variable):
@@ -60,7 +59,7 @@ class Template:
         return tokens
 
     def matches(self, text: str, context: Context) -> bool:
-        """Whether `text` is what this is with its values put in; nothing is, when a variable has none."""
+        """Whether `text` matches with all variables substituted; never if one has no value."""
         if self._static is not None:
             return self._static(text)
         tokens = self.tokens(context)
@@ -87,7 +86,7 @@ def _parts(text: str, wild: bool) -> list[Token | Variable]:
 
 
 def _variable(text: str, start: int) -> tuple[Token | Variable, int]:
-    """What begins at `start`, and where the text goes on."""
+    """The variable that begins at `start`, and its end."""
     end = text.find("}", start)
     comma = text.find(",", start, end)
     if comma >= 0:

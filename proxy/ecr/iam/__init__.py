@@ -1,10 +1,10 @@
-"""IAM's door: users, groups, roles, policies, providers, as `aws iam`, boto3 and Terraform ask for them.
+"""IAM's API: users, groups, roles, policies, providers, for `aws iam`, boto3 and Terraform.
 
-`actions` is the visible table: what each action is asked on, and with which condition keys; `asking` makes whole ARNs
-and values of it; `door` asks the evaluator and then the rows, which speak the same language. Reading a form and writing
-XML is `shapes.query`'s, the signature `ecr.signed`'s; both are the dispatcher's to call.
+`actions` is the table of actions with their resources and condition keys; `required_permissions` makes full ARNs and
+values of it; `calls` calls the evaluator and then the rows. `ecr.query` checks the signature, reads the form and writes
+the XML, with `awsmodel.query`.
 
-Turned down: an operation that is permitted only (`iam:PassRole`), since nothing here passes a role on; deciding where
+Turned down: the permission `iam:PassRole`, since nothing here passes a role on; deciding where
 the rows are (they would have to know requests); login profiles, MFA devices, SAML, server certificates.
 """
 

@@ -1,7 +1,7 @@
 """Addresses of metadata services, and HTTP sessions to them for what is not an operation (subscriptions, `REACHES`).
 
-An address is a unix socket, or TCP, mostly with TLS. Sessions carry the shared secret. Must not know what is asked
-there.
+An address is a unix socket, or TCP, mostly with TLS. Sessions carry the shared secret. Used by `endpoints` and
+`cluster`. Must not know any request.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CONNECT_SECONDS = 2.0  # a machine that is gone answers nothing at all
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`shown` is for people. Paths of HTTP requests are appended to `base`. Frames go to `socket`, or to `host` and
-    `port`: over TLS where `is_tls`, under `tls` or else the system's authorities."""
+    """`shown` is for logs. Paths of HTTP requests are appended to `base`. Frames go to `socket`, or to `host` and
+    `port`; if `is_tls`, over TLS with `tls`, by default the system's authorities."""
 
     shown: str
     base: str
@@ -33,14 +33,14 @@ class Address:
 
 
 def parse(text: str, tls: ssl.SSLContext | None = None) -> tuple[Address, ...]:
-    """Of `unix:<path>` and `http(s)://host:port`, one or several, separated by commas."""
+    """Parse `unix:<path>` and `http(s)://host:port`, one or several, separated by commas."""
     return tuple(_one(each.strip(), tls) for each in text.split(",") if each.strip())
 
 
 def connect(
     address: Address, secret: str | None, *, connections: int, timeout: float | None = None
 ) -> aiohttp.ClientSession:
-    """Make it inside a running loop. `timeout` is of each request, in seconds; None: for ever."""
+    """Call it inside a running loop. `timeout` bounds each request, in seconds; None: unbounded."""
     connector: aiohttp.BaseConnector
     if address.socket:
         connector = aiohttp.UnixConnector(path=address.socket, limit=connections, keepalive_timeout=KEEPALIVE_SECONDS)

@@ -35,11 +35,11 @@ SETTLE_SECONDS = 0.05  # by which the count of hits lags behind
 POLICIES = 4096  # of which principals share one copy
 
 _METHODS = {name for port in Metadata.__mro__ for name in vars(port) if not name.startswith("_")}
-_FOREVER = 0  # in the place of an epoch, of what never changes
+_FOREVER = 0  # the epoch of answers that never change
 
 
 class CachedMetadata(Metadata):
-    """One worker's view of the metadata service. `close` does not close the page; the caller owns it."""
+    """One worker's cache. `close` does not close the epoch page; the caller owns it."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class CachedMetadata(Metadata):
         entries: int | None = None,
         manifest_bytes: int | None = None,
     ) -> CachedMetadata:
-        """`epochs` None: nothing but what never changes is cached. The bounds are for tests; None: as declared."""
+        """`epochs` None: only answers that never change are cached. The bounds are for tests; None: as declared."""
         return cls(inner, epochs, clock, entries, manifest_bytes)
 
     def _whole(self, name: str, caching: Caching) -> Callable[..., Awaitable[Any]]:
-        """Answers are cached as they are."""
+        """Caches whole answers."""
         recent, key_of, epoch_of = self._answers(name, caching), _key_maker(name), self._epoch_reader(caching.scope)
         inner = self._inner
 
@@ -105,7 +105,7 @@ class CachedMetadata(Metadata):
         return method
 
     def _of_each(self, name: str, caching: Caching) -> Callable[..., Awaitable[Any]]:
-        """One answer for each item of the last argument, from the cache of the operation that answers one."""
+        """For an operation whose last argument is a list: caches per item, shared with the operation for one item."""
         single = caching.each or ""
         present = (INTERNAL[single].caching or caching).present
         recent, key_of, epoch_of = self._answers(single, caching), _key_maker(name), self._epoch_reader(caching.scope)
@@ -127,7 +127,7 @@ class CachedMetadata(Metadata):
         return method
 
     def _by_digest(self, name: str, caching: Caching, bytes_max: int) -> Callable[..., Awaitable[Any]]:
-        """`content` is cached once under `digest`, which it is checked against; the rest of an answer apart."""
+        """Caches `content` once under its digest, which is verified, and the rest of the answer by itself."""
         recent, key_of, epoch_of = self._answers(name, caching), _key_maker(name), self._epoch_reader(caching.scope)
         contents: _Contents[str] = _Contents(bytes_max)
         inner = self._inner
@@ -149,7 +149,7 @@ class CachedMetadata(Metadata):
         return method
 
     def _by_size(self, name: str, caching: Caching, bytes_max: int) -> Callable[..., Awaitable[Any]]:
-        """Answers are bytes that never change, bounded together."""
+        """Caches answers that are immutable bytes, with one bound for all."""
         if caching.scope is not Scope.IMMUTABLE:
             raise TypeError(f"{name}: only answers that never change are cached by their size")
         key_of, bypass = _key_maker(name), caching.bypass
@@ -173,7 +173,7 @@ class CachedMetadata(Metadata):
         )  # of one operation, which another one may share
 
     def _epoch_reader(self, scope: Scope) -> Callable[[Key], int | None]:
-        """The current epoch of an operation's answer by its key; None while the page proves nothing."""
+        """Reads the epoch for an operation's key; None while the page has no valid lease."""
         epochs = self._epochs
         if scope is Scope.IMMUTABLE:
             return lambda key: _FOREVER
@@ -222,7 +222,7 @@ def _key_maker(name: str) -> Callable[..., Key]:
 
 
 class _Recent(Generic[Value]):
-    """The last `entries` answers, least recently used first, each valid under one epoch and for `seconds`."""
+    """An LRU of `entries` answers, each valid under one epoch and for `seconds`."""
 
     def __init__(self, entries: int, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -240,7 +240,7 @@ class _Recent(Generic[Value]):
         return value
 
     def put(self, key: Key, epoch: int | None, value: Value) -> None:
-        """`epoch` was read before the question was sent; nothing is cached where it is None."""
+        """`epoch` was read before the request was sent; None: nothing is cached."""
         if epoch is None:
             return
         self._held[key] = (epoch, self._clock() + self._seconds, value)
@@ -254,7 +254,7 @@ class _SharedPolicies:
         self._held = Lru[AttachedPolicy, AttachedPolicy](entries)
 
     def replace_policies(self, answer: Any) -> Any:
-        """The principal, or the access key with its principal, with these objects for its policies."""
+        """The principal, or the access key and its principal, with the shared policy objects."""
         if isinstance(answer, AccessKey):
             return replace(answer, principal=self.replace_policies(answer.principal))
         principal: Principal = answer

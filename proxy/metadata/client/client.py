@@ -29,7 +29,7 @@ class MetadataClient(Metadata, OpenObjects):
 
     def __init__(self, endpoints: EndpointPool) -> None:
         self.endpoints = endpoints
-        self._ask = endpoints.ask
+        self._call = endpoints.call
         self.now = endpoints.now  # type: ignore[method-assign]  # the pool's own, without a call in between
         self.follow = endpoints.follow
         self.close = endpoints.close  # type: ignore[method-assign]  # as above
@@ -48,7 +48,7 @@ class MetadataClient(Metadata, OpenObjects):
         """A client of one service, or of several. Call it in a running loop; connections are made when needed.
 
         `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas. The one at `first` is
-        asked until it fails. `timeout` and `patience` are seconds, as `endpoints` describes."""
+        called until it fails. `timeout` and `patience` are seconds, as `endpoints` describes."""
         return cls(
             EndpointPool(
                 addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
@@ -65,16 +65,16 @@ class MetadataClient(Metadata, OpenObjects):
         return await self._public("events.", account, operation, parameters)
 
     async def warnings(self) -> Sequence[str]:
-        found: Sequence[str] = await self._ask(wire.WARNINGS, Sequence[str], {})
+        found: Sequence[str] = await self._call(wire.WARNINGS, Sequence[str], {})
         return found
 
     async def _public(self, prefix: str, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         if not operation.isascii() or not operation.isalnum() or not operation[0].isupper():
             raise Failure(
                 Code.UNKNOWN_OPERATION, f"Operation {operation[:128]!r} is not supported by this registry"
-            )  # lower case and dots are names of the service's own operations
+            )  # names in lower case or with dots are internal operations
         asked = {"account": account, "parameters": parameters}
-        answer: dict[str, Any] = await self._ask(prefix + operation, dict[str, Any], asked)
+        answer: dict[str, Any] = await self._call(prefix + operation, dict[str, Any], asked)
         return answer
 
 
@@ -96,7 +96,7 @@ def _derive(name: str, operation: Operation) -> Callable[..., Awaitable[Any]]:
             del asked[bypass]
         if nonce is not None:
             asked[nonce] = secrets.token_hex(16)
-        return self._ask(name, answer, asked)
+        return self._call(name, answer, asked)
 
     method.__name__ = name
     method.__qualname__ = f"{MetadataClient.__name__}.{name}"

@@ -1,8 +1,8 @@
 """Connections to one metadata service: frames (`wire`) over its unix socket, or over TCP, mostly TLS.
 
-One request at a time on each connection; connections are reused. Promises: an answer counts only when its whole frame
-has come; a connection on which one did not come whole is closed, also when its caller is cancelled, and never used
-again. Used by `endpoints`. Must not know any operation.
+One request at a time on each connection; connections are reused. Promises: an answer counts only if its whole frame
+has come; otherwise, also when the caller is cancelled, the connection is closed and never reused. Used by `endpoints`.
+Must not know any operation.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Connections:
     async def exchange(
         self, request: bytes | bytearray, *, connect_within: float, within: float
     ) -> wire.OperationAnswer:
-        """The answer to a frame. OSError, TimeoutError (no connection was free and could be made in time, or no answer
-        came, counted from now in seconds); ValueError for what is no answer."""
+        """Send a frame; its answer. Both bounds are seconds from now: for a free or new connection, and for the answer.
+        OSError, TimeoutError; ValueError for what is no answer."""
         began = self._loop.time()
         if self._slots.locked():
             async with asyncio.timeout(min(connect_within, within)):
                 await self._slots.acquire()
         else:
-            await self._slots.acquire()  # at once: a timer for that would cost more than all else here
+            await self._slots.acquire()  # it does not wait; a timer would cost more than the rest of the call
         try:
             connection = self._take()
             if connection is None:
@@ -63,7 +63,7 @@ class Connections:
             self._free.pop().close()
 
     def _take(self) -> _Connection | None:
-        """The one that was used last; those unused for long are closed."""
+        """The most recently used idle connection; those that were idle for too long are closed."""
         oldest = self._loop.time() - IDLE_SECONDS
         while self._free and self._free[0].free_since < oldest:
             self._free.pop(0).close()
@@ -74,7 +74,7 @@ class Connections:
         return None
 
     async def _connect(self, deadline: float) -> _Connection:
-        """A connection on which the service has said welcome, or which it has refused."""
+        """Connect and exchange hello and welcome. Failure if the service refuses."""
         deadline = min(self._loop.time() + CONNECT_SECONDS, deadline)
         at = self._address
         made: tuple[Any, _Connection]
@@ -115,7 +115,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[bytes] | None = None
 
     async def exchange(self, request: bytes | bytearray, *, deadline: float, size_max: int) -> bytes:
-        """The message of the frame that answers this one."""
+        """Send a frame; the message of the frame that answers it."""
         if self._transport is None:
             raise ConnectionResetError("the connection was never made")
         self.is_reusable, self._end, self._size_max = False, 0, size_max
@@ -145,7 +145,7 @@ class _Connection(asyncio.Protocol):
             if len(self._received) < wire.PREFIX:
                 return
             size = int.from_bytes(self._received[: wire.PREFIX], "big")
-            if size > self._size_max:  # also HTTP, of an earlier release: a length that begins with a letter
+            if size > self._size_max:  # also an HTTP answer of an earlier release: a letter makes a large length
                 self._fail(ValueError("an answer of another form, or too long"))
                 return
             self._end = wire.PREFIX + size

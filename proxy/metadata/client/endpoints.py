@@ -1,14 +1,13 @@
-"""The metadata services of an installation, and which of them a call goes to.
+"""The metadata services of an installation; chooses the one that a call goes to, with retries.
 
-A service that restarts in the middle of a push is waited for, and where there are several the next one is tried. Each
-request carries an id, by which a service recognises a write that was done already and repeats the answer that was lost.
-After `patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`. The patience bounds the
-waits for a free connection and for an answer together, over all attempts. Where there is one service only, a request
-that was sent within the patience may take `timeout`.
+A call waits for a service that restarts, and tries the next one where there are several. Each request has an id, so
+that a service recognises a write that was done already and repeats its answer. After `patience` seconds, or when every
+service refuses, the caller gets `MetadataUnavailable`. The patience bounds all attempts together, waits for a free
+connection included. With a single service, a request that was sent within the patience may take `timeout`.
 
-Calls go to the service that grants the node's leases (`follow`). When another one takes over, which happens within half
-a second of a service's falling silent (`cluster.subscriber`), calls that run elsewhere are given up and made again
-there. Used by `client`. Must not know any operation.
+Calls go to the service that grants the node's leases (`follow`). When the node changes to another one, within half a
+second after a service stops answering (`cluster.subscriber`), running calls are cancelled and repeated there. Used by
+`client`. Must not know any operation.
 """
 
 from __future__ import annotations
@@ -28,20 +27,21 @@ from proxy.metadata.client.connections import Connections
 from proxy.metadata.service.clock import RemoteClock, elapsed
 from proxy.model.errors import Code, Failure
 
-CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
-ATTEMPT_SECONDS = 5.0  # where another service can be asked instead; its own patience with the database is 4
-PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
+CONNECTIONS = 32  # of one proxy; the service runs few requests in parallel, so the others wait here
+ATTEMPT_SECONDS = 5.0  # of one attempt where there are several services; a service waits 4 s for its database
+PATIENCE_SECONDS = 8.0  # a metadata process restarts within this after a crash
 _BEGIN_WITHIN = 0.9  # of an attempt's time
-_CORRECTIONS = 3  # of what a call takes for the time; more would be a service whose clock runs wild
-_RETURN_SECONDS = 5.0  # after which calls go to the attached service again, though one of them failed there
-_LOOK_SECONDS = 0.05  # between two looks, while calls run, at which service the node is attached to
+_CORRECTIONS = 3  # of the time that a call knows; more would mean that the service's clock is erratic
+_RETURN_SECONDS = 5.0  # after a failed call, before calls go to the attached service again
+_CHECK_SECONDS = 0.05  # between two checks, while calls run, which service the node is attached to
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class EndpointPool:
-    """The services of an installation. `current` is the place of the one that is asked until it fails, first `first`.
+    """The services of an installation. `current` is the index of the one that is called until it fails, at first
+    `first`.
 
-    `addresses` as `client.MetadataClient` takes them. Make it inside a running loop."""
+    `addresses` is as in `client.MetadataClient`. Make it inside a running loop."""
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class EndpointPool:
         self.current = first % len(found)
         self._patience = patience
         self._attached: Callable[[], int | None] | None = None
-        self._follows: int | None = None  # the service that was attached when `current` was set by it
+        self._follows: int | None = None  # the attached service that `current` was last set to
         self._return_at = 0.0
         self._running: dict[asyncio.Timeout, int] = {}  # calls under way, and the service that each is at
-        self._looking: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
 
     def follow(self, attached: Callable[[], int | None]) -> None:
-        """Ask the service that grants this node's leases from now on: `attached` gives its place, None while none
+        """From now on call the service that grants this node's leases: `attached` returns its index, None while none
         does."""
         if not self._is_one:
             self._attached = attached
 
-    async def ask(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
-        """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
+    async def call(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
+        """Call `operation`; its answer, decoded by the annotation `wanted`. Its Failure, or MetadataUnavailable."""
         packed = _packed(parameters)
         request, made = secrets.token_hex(16), elapsed()
         deadline = time.monotonic() + self._patience
@@ -86,8 +86,7 @@ class EndpointPool:
             left = deadline - time.monotonic()
             within = min(self._attempt, left) if attempts and not self._is_one else self._attempt
             try:
-                # What a service does not begin in time it leaves: another one may have done it by then, and more that
-                # came after it.
+                # A service must not begin a request late: another one may have done it, and later ones, by then.
                 sent = elapsed() if attempts or corrections else made
                 stamped = self._time.at(made)
                 within_made = sent - made + within * _BEGIN_WITHIN
@@ -105,11 +104,11 @@ class EndpointPool:
                 was_late = self._time.at(made) - stamped > deadlines.WRONG_SECONDS
                 if was_late and failure.fields.get(deadlines.EXPIRED) and corrections < _CORRECTIONS:
                     corrections += 1
-                    continue  # it was refused for what we took for the time: nothing was done
+                    continue  # refused as too old because our stamp was wrong: nothing was done
                 refusals += 1
                 if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._services):
                     raise failure
-                reason: Exception = failure  # it has been patient itself
+                reason: Exception = failure  # the service has retried already
             except (OSError, ValueError) as error:  # a time-out is an OSError
                 reason = error
             if self.current == number:
@@ -123,21 +122,21 @@ class EndpointPool:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     def now(self) -> float:
-        """The database's time as the answers told it; 0.0 before the first."""
+        """The database's time by the answers; 0.0 before the first."""
         return self._time.now()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         for each in self._services:
             await each.close()
 
     async def _exchange(
         self, number: int, request: bytearray, *, connect_within: float, within: float
     ) -> wire.OperationAnswer:
-        """As `Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        """`Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
+        if self._check_timer is None:
+            self._check_timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_attached)
         async with asyncio.timeout(None) as leaving:
             self._running[leaving] = number
             try:
@@ -146,8 +145,8 @@ class EndpointPool:
                 del self._running[leaving]
 
     def _follow(self) -> None:
-        """Let calls go to the attached service, when that is another one than before (those that run at others leave
-        them), or when a failure there is some time ago."""
+        """Make the attached service current if it has changed (running calls at others time out), or if the last
+        failure there is long ago."""
         attached = self._attached() if self._attached is not None else None
         if attached is None or attached >= len(self._services):
             return
@@ -159,14 +158,16 @@ class EndpointPool:
         elif time.monotonic() >= self._return_at:
             self.current = attached
 
-    def _look(self) -> None:
+    def _check_attached(self) -> None:
         """While calls run: whether the node has left the service that they are at."""
         self._follow()
-        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if self._running else None
+        self._check_timer = (
+            asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_attached) if self._running else None
+        )
 
 
 def _packed(parameters: Mapping[str, Any]) -> msgspec.Raw:
-    """Failure for a value that no message can carry."""
+    """The parameters, encoded. Failure for a value without a wire form."""
     try:
         return wire.pack(parameters)
     except UnicodeEncodeError as error:
@@ -178,7 +179,7 @@ def _packed(parameters: Mapping[str, Any]) -> msgspec.Raw:
 
 
 def _framed(request: wire.OperationRequest) -> bytearray:
-    """Failure for a frame that the service would not read."""
+    """The request as a frame. Failure for one that the service would refuse."""
     framed = wire.frame(request)
     if len(framed) > wire.REQUEST_MAX:
         raise Failure(Code.INVALID_PARAMETER, f"a request has at most {wire.REQUEST_MAX} bytes")

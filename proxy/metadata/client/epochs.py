@@ -15,9 +15,9 @@ is unchanged. A process that becomes the writer increments all stripes, so that 
 | 32808       | 8        | `now()` until which the service has granted leases to nodes     |
 | 32816       | 8        | 1 + the number of the service that the node is attached to, or 0 |
 
-Where services on other machines may write (`cluster.protocol`), epochs prove something only under a valid lease; when
-the lease has ended, no cached answer is used. Each counter is written by one process, aligned, in one store of the
-machine; a reader never sees half of one.
+Where services on other machines may write (`cluster.protocol`), epochs prove something only under a valid lease; after
+its end no cached answer is used. One process writes each counter, aligned, in one machine store: a reader never sees
+half of one. Mapped by workers (`app.context`), `service.service` and `cluster.subscriber`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 from proxy.metadata.db.transaction import Changes
 
 MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
-STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
+STRIPES = 4096  # 32 KiB; two busy repositories that share a stripe only cost each other some requests
 _IDENTITY, _LEASE, _NAME, _GRACE, _GRANTED, _SERVICE = 1, *range(2 + STRIPES, 7 + STRIPES)
 _LENGTH = 8 * (7 + STRIPES)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
@@ -70,7 +70,8 @@ class Epochs:
         return self._counters[_stripe(account, name)]
 
     def lease_valid(self) -> bool:
-        """Whether unchanged epochs prove anything now: no service of another machine can have written meanwhile."""
+        """Whether unchanged epochs prove that an answer is current: no service elsewhere can have written
+        unnoticed."""
         until = self._counters[_LEASE]
         return until == 0 or now() < until
 
@@ -80,7 +81,7 @@ class Epochs:
         return PageSnapshot(self._counters) if self.lease_valid() and not self.in_grace() else None
 
     def grant_lease(self, until: int, *, grace: bool = False) -> None:
-        """For the writer: the lease is valid until then. 0: always, 1: not any more."""
+        """For the writer: set the end of the lease. 0: never ends, 1: has ended."""
         self._counters[_GRACE] = grace
         self._counters[_LEASE] = until
 
@@ -89,7 +90,7 @@ class Epochs:
         return self._counters[_GRACE] == 1
 
     def granted_until(self) -> int:
-        """Until when nodes may use their caches by leases of this page's service, or of the one before it."""
+        """When the last lease ends that this page's service, or its predecessor, granted to a node."""
         return self._counters[_GRANTED]
 
     def note_granted(self, until: int) -> None:
@@ -99,17 +100,17 @@ class Epochs:
         self._counters[_GRANTED] = 0
 
     def service(self) -> int | None:
-        """Which of the node's services grants its leases (its place in `[metadata] url`), so that calls go there too.
-        None: none yet, or this machine's own."""
+        """The index in `[metadata] url` of the service that grants the node's leases, so that calls go there too. None:
+        none yet, or this machine's own."""
         number = self._counters[_SERVICE]
         return number - 1 if number else None
 
     def set_service(self, number: int | None) -> None:
-        """The writer's part, on a node whose services are elsewhere."""
+        """For the writer, on a node whose services are elsewhere."""
         self._counters[_SERVICE] = 0 if number is None else number + 1
 
     def claim(self) -> bool:
-        """Whether this process is the page's one writer now; the claim ends with it, or with `close`."""
+        """Try to become the page's only writer; whether it is. The claim ends with the process, or with `close`."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,13 +118,13 @@ class Epochs:
         return True
 
     def name(self) -> str:
-        """Which page this is, among those of all machines. The writer asks; it makes the name when there is none."""
+        """The page's unique name. For the writer, which makes it at its first use."""
         if not self._counters[_NAME]:
             self._counters[_NAME] = secrets.randbits(63) | 1
         return f"{self._counters[_NAME]:016x}"
 
     def bump(self, changes: Changes) -> None:
-        """The writer's part: after a commit, before any answer. One process, one thread at a time."""
+        """For the writer: increment epochs after a commit and before its answer. One thread at a time."""
         if changes.everything:
             self.bump_all()
             return

@@ -34,7 +34,7 @@ class Acknowledgements:
         self._waits: set[_PendingWrite] = set()
 
     def begin(self, announcement: Announcement) -> asyncio.Future[None] | None:
-        """Done when all notified services have confirmed, or need not any more; None: they have already."""
+        """A future that is done when all notified services have confirmed or need not; None: they have already."""
         missing = {each for each in announcement.services if self._confirmed.get(each, 0) < announcement.number}
         if not missing:
             return None
@@ -51,12 +51,12 @@ class Acknowledgements:
         return max((wait.number for wait in self._waits), default=None)
 
     def confirm(self, registration: str, number: int) -> None:
-        """The service has invalidated all that our news up to `number` names."""
+        """Note that the service has applied our invalidations up to `number`."""
         self._confirmed[registration] = max(number, self._confirmed.get(registration, 0))
         self._end(registration, number)
 
     def release(self, registration: str) -> None:
-        """Its lease has ended: no write waits for it any more."""
+        """Stop waiting for a service whose lease has ended."""
         self._end(registration, None)
 
     def slow_services(self, known: Collection[str], began: float, stalled: float) -> set[str]:
@@ -102,7 +102,7 @@ class Acknowledgements:
 
 
 def unconfirmed(why: str) -> Failure:
-    """The answer to a committed write while other services may still use what it has invalidated."""
+    """The failure for a committed write while other services may still use what it invalidated."""
     return Failure(
         Code.METADATA_UNAVAILABLE,
         f"the write is done and not yet confirmed everywhere: {why}",

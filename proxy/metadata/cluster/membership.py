@@ -22,7 +22,7 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import pg_registry, protocol
 from proxy.metadata.cluster.acknowledgements import Acknowledgements, unconfirmed
 from proxy.metadata.cluster.outage import OutageGrace
-from proxy.metadata.cluster.pg_registry import Peer
+from proxy.metadata.cluster.pg_registry import ServiceRow
 from proxy.metadata.cluster.protocol import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
 from proxy.metadata.cluster.reachability import Reachability
 from proxy.metadata.cluster.subscribers import Subscribers
@@ -34,12 +34,12 @@ from proxy.metadata.db.transaction import Changes
 
 _LEASE = int(LEASE_SECONDS * 1e9)
 _LEAVE_SECONDS = 1.0
-_REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
-_HELLO = -1  # renewals of a service that has just announced itself
+_REGISTER_SECONDS = 12.0  # more than lock_timeout (10 s) for the lock of writes
+_HELLO = -1  # the counter of renewals of a service that has just announced itself
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
 _DUE_PAUSE = 0.05  # at least, between two reads of the table
-_UNHEARD_SECONDS = 1.0  # in which the writing thread should have handed in its own news
+_UNHEARD_SECONDS = 1.0  # in which the writing thread should have passed on its own announcement
 _OPTIONS = "-c synchronous_commit=off"  # a crash of PostgreSQL that undoes renewals ends this session too
 
 
@@ -72,11 +72,11 @@ class Membership:
         self.warnings = self._reachability.warnings
         self.subscribers = Subscribers(page, self.lease, now)
         self.registration = ""
-        self.known: dict[str, Peer] = {}
+        self.known: dict[str, ServiceRow] = {}
         self._until = 0  # of our lease
         self._in_grace = False
         self._renewed_at = clock()
-        self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
+        self._renewed_as = ""  # the registration of the last renewal, which `known` belongs to
         self._acknowledgements = Acknowledgements(clock)
         self._not_removed: set[str] = (
             set()
@@ -84,7 +84,7 @@ class Membership:
         self._to_confirm: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._has_to_confirm = asyncio.Event()
         self._notifying_since: float | None = None  # a NOTIFY of ours that PostgreSQL has not answered
-        self._stalled_at = -protocol.FENCE_SECONDS  # when one had not been answered for too long, last
+        self._stalled_at = -protocol.FENCE_SECONDS  # when a NOTIFY was last unanswered for too long
         self._settled: set[int] = (
             set()
         )  # our own numbers that the writing thread handed in and that have not come back yet
@@ -94,7 +94,7 @@ class Membership:
         self._registered = asyncio.Event()
 
     def lease(self) -> tuple[int, bool]:
-        """Until when our lease is valid, and whether in grace."""
+        """The end of our lease, and whether it is one of grace."""
         return self._until, self._in_grace
 
     def reaches_database(self) -> bool:
@@ -102,11 +102,11 @@ class Membership:
         return self._registered.is_set() and not self._in_grace and self._now() < self._until
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, bool]:
-        """To another service that has lost the database (`outage`)."""
+        """The answer to another service that has lost the database (`outage`)."""
         return self.grace.answer(question, self.reaches_database(), self.known)
 
     def _addresses(self) -> Mapping[str, str] | None:
-        """Of the other registered services; None while the database is not reached."""
+        """The addresses of the other registered services; None while the database is not reached."""
         return {each: peer.address for each, peer in self.known.items()} if self.reaches_database() else None
 
     async def begin(self, seconds: float) -> None:
@@ -205,7 +205,7 @@ class Membership:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in (pg_registry.CHANNEL, pg_registry.own_channel(self._process)):
-                    await listening.fetch(f'LISTEN "{channel}"')  # a name that we made
+                    await listening.fetch(f'LISTEN "{channel}"')  # the channel's name is ours, not a client's
                 tasks.create_task(self._listen(listening))
                 await self._register(control)
                 await self._begin_registration(control)
@@ -235,7 +235,7 @@ class Membership:
             self._page.bump_all()
         self._in_grace = False
         self.subscribers.invalidate(Changes(everything=True))
-        self._settled.clear()  # their news will not come back on a new session; a second invalidation costs little
+        self._settled.clear()  # announcements do not return on a new session; a second invalidation costs little
         last = self._acknowledgements.last_number()
         if last is not None:  # confirmations may have been lost
             news = {"f": self._process, "n": last, "c": {}}
@@ -264,12 +264,12 @@ class Membership:
         self._renewed_at, self._renewed_as = self._clock(), self.registration
         self.grace.note_reached()
         seen = self._clock()
-        known: dict[str, Peer] = {}
+        known: dict[str, ServiceRow] = {}
         for registration, renewals, process, address, _ in rows:
             before = self.known.get(registration)
             if registration != self.registration:
                 same = before is not None and before.renewals == renewals
-                known[registration] = before if same and before else Peer(renewals, seen, process, address)
+                known[registration] = before if same and before else ServiceRow(renewals, seen, process, address)
         for registration, peer in self.known.items():
             if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
                 known.setdefault(registration, peer)  # it announced itself after the table was read
@@ -337,7 +337,7 @@ class Membership:
             self._queue_confirmation(self._process, 0)
         return self._stalled_at
 
-    async def _remove(self, control: PgConnection, registration: str, peer: Peer, was_notified: bool) -> bool:
+    async def _remove(self, control: PgConnection, registration: str, peer: ServiceRow, was_notified: bool) -> bool:
         """Whether the row is gone; `was_notified`: it received that we reach the database."""
         if was_notified and not peer.is_notified:
             peer.is_notified, peer.since = True, self._clock()  # it may be in grace, and that lease must end too
@@ -361,7 +361,7 @@ class Membership:
                     self._acknowledgements.confirm(str(news["r"]), int(news["n"]))
                 else:
                     if "r" in news and news["f"] != self._process:
-                        hello = Peer(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
+                        hello = ServiceRow(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
                         self.known.setdefault(str(news["r"]), hello)
                     self._apply_news(str(news["f"]), int(news["n"]), decode(news["c"]))
             except (ValueError, KeyError, TypeError):

@@ -22,10 +22,10 @@ from proxy.metadata.client.addresses import Address, connect, parse
 from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 from proxy.model.lru import Lru
 
-_ASK_SECONDS = 0.5  # a service that takes longer has said nothing
-_TELL_SECONDS = 0.2  # our own renewals wait for it
-_SESSIONS_MAX = 64  # addresses of services; some are of the past where each start has its own
-_REMEMBERED = 1024  # registrations that we gave up
+_ASK_SECONDS = 0.5  # for an answer; later is none
+_TELL_SECONDS = 0.2  # for a notification: our own renewals wait for it
+_SESSIONS_MAX = 64  # HTTP sessions, one an address; a service may have a new address after each start
+_REMEMBERED = 1024  # registrations that we removed
 
 
 class PeerRefused(Exception):
@@ -66,15 +66,15 @@ class OutageGrace:
         return self._said_no + OUTLAST_SECONDS - self._clock()
 
     def note_given_up(self, registration: str) -> None:
-        """Before its row is removed: the answer to that may be lost."""
+        """Call it before removing a service's row: the answer to the removal may be lost."""
         self._gave_up[registration] = None
 
     def forget_given_up(self, registration: str) -> None:
-        """It is certain that we have not removed its row."""
+        """Call it when it is certain that we have not removed the row."""
         self._gave_up.pop(registration, None)
 
     def note_reached(self) -> None:
-        """We reach the database."""
+        """Note that we reach the database."""
         self._peer_reaches = False
 
     # ---- questions -----------------------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ services = Table(
 )
 
 TENURES = "tenures"
-"""Of releases that let one service work at a time. None of them works without it, also one that was only cut off during
-the migration, and would else write again and notify no other service."""
+"""A table of releases that allowed one service at a time. It is removed: without it no service of such a release can
+work, for example one that was cut off during the migration, and would write without notifying others."""
 
 CHANNEL = "wharfage"
 """The channel of changes; confirmations go to `own_channel(process)`."""
@@ -68,8 +68,8 @@ RECORD_REQUEST = text(
     " FROM requests WHERE made_at <= statement_timestamp() + make_interval(secs => :step)))"
     " RETURNING extract(epoch FROM made_at)::float8"
 ).bindparams(step=STEP_SECONDS)
-"""Gives the transaction's time (`clock`): PostgreSQL's, and never before that of a transaction which was committed
-earlier. A row from further ahead is of a clock that was set back."""
+"""Returns the transaction's time (`clock`): PostgreSQL's, but never before that of an earlier commit. A row from
+further ahead means that the clock was set back, and is ignored."""
 TIME = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 FIND_REQUEST = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
 EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than any caller looks for one
@@ -89,8 +89,8 @@ RENEW: LiteralString = (
 )
 REMOVE_UNCHANGED: LiteralString = "DELETE FROM services WHERE registration = %s AND renewals = %s RETURNING 1"
 FENCED = -2
-"""Renewals of a service that was given up while it renewed. Its row stays until its lease has certainly ended, so that
-writers go on waiting for it; it cannot renew."""
+"""The counter of renewals of a service that was fenced while it renewed. It cannot renew; its row stays until its
+lease has certainly ended, so that writers go on waiting for it."""
 FENCE: LiteralString = "UPDATE services SET renewals = -2 WHERE registration = %s"
 REMOVE: LiteralString = "DELETE FROM services WHERE registration = %s"
 NOTIFY: LiteralString = "SELECT pg_notify(%s, %s)"
@@ -105,7 +105,7 @@ def announced_to(row: FoundRow) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class Peer:
+class ServiceRow:
     """A registration of another service, as we read it: `since` is when its counter was first read as it is."""
 
     renewals: int

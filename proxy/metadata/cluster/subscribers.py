@@ -90,11 +90,12 @@ class Subscribers:
             self._nodes.add(_Node(confirmed=-1, sent_number=0, until=until))
 
     def __len__(self) -> int:
-        """How many are attached."""
+        """How many nodes are attached."""
         return sum(node.socket is not None for node in self._nodes)
 
     def invalidate(self, changes: Changes) -> asyncio.Future[None] | None:
-        """Send to all; done when no node uses what has changed. None: none does now. Ends in the order of the calls."""
+        """Send changes to all nodes; a future that is done when no node uses what has changed. None: none does now.
+        Futures end in the order of the calls."""
         self._number += 1
         self._forget_ended()
         if not self._nodes and not self._waits:
@@ -204,7 +205,7 @@ class Subscribers:
         self._note_standstill()
         while node.sent and node.sent[0][0] <= node.confirmed:
             _, since = node.sent.popleft()
-            if since > self._stood_still:  # else this service may have been late to send, or to receive
+            if since > self._stood_still:  # else the delay may be this service's own
                 node.lag.confirmed(since, node.until, now)
 
     def _set_refused(self, node: _Node, *, refused: bool) -> None:

@@ -46,7 +46,7 @@ class Subscription:
     ) -> None:
         self.number = number
         self.shown = address.shown
-        self.accepted = False  # it grants leases, or says that it grants none because this node lags
+        self.accepted = False  # it grants leases, or states that it grants none because this node lags
         self.lags = False
         self.reason = "it closed the line"
         self._page = page
@@ -64,7 +64,7 @@ class Subscription:
         return self._task.done()
 
     def is_silent(self) -> bool:
-        """Whether the service has not answered a renewal for so long that another one is to be asked."""
+        """Whether the service has left a renewal unanswered for `SUSPECT_SECONDS`."""
         return now() - self._heard > _SUSPECT
 
     def activate(self) -> None:

@@ -1,4 +1,4 @@
-"""What all tables share: their collection, names of constraints, and types that both databases spell alike."""
+"""Shared by all tables: the MetaData with its names of constraints, and portable column types."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ metadata = MetaData(
     }
 )
 
-RowId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid is only ever called INTEGER
+RowId = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER is SQLite's rowid
 
 
 def name(length: int) -> String:
-    """Text compared byte by byte everywhere: lists are in the order the OCI spec asks for, on any database's locale."""
+    """Text that is compared byte by byte in any database's locale: the OCI spec asks for this order of lists."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")

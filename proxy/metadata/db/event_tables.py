@@ -1,4 +1,4 @@
-"""The tables of events: rules of accounts, their targets, what is still to be delivered, and the secrets that sign it.
+"""The tables of events: accounts' rules, their targets, pending deliveries, and the secrets that sign them.
 
 A delivery is one event for one target, written in the transaction that caused the event; those of a target and a
 repository are delivered in the order of their ids, by one job of the queue.
@@ -31,9 +31,9 @@ event_targets = Table(
     Column("account", _name(12), nullable=False),
     Column("rule", _name(64), nullable=False),
     Column("target_id", _name(64), nullable=False),
-    Column("definition", Text, nullable=False),  # JSON, as PutTargets was given it
+    Column("definition", Text, nullable=False),  # JSON, as given to PutTargets
     UniqueConstraint("account", "rule", "target_id"),
-    sqlite_autoincrement=True,  # what is left for a target that is gone must not go to another one
+    sqlite_autoincrement=True,  # deliveries left for a removed target must not go to a new one
 )
 
 event_deliveries = Table(
@@ -42,7 +42,7 @@ event_deliveries = Table(
     Column("delivery_id", RowId, primary_key=True),
     Column("target_number", RowId, nullable=False),
     Column("repository", _name(256), nullable=False),
-    Column("body", Text, nullable=False),  # the event's JSON, the same at each attempt
+    Column("body", Text, nullable=False),  # the event's JSON, the same in each attempt
     Column("attempts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Index("ix_event_deliveries_in_order", "target_number", "repository", "delivery_id"),

@@ -1,8 +1,7 @@
-"""The tables of accounts, who is in them, and what they may do.
+"""The tables of accounts, principals and their policies.
 
-`kind`, "/" and the name in lower case are a principal's `name_key`: IAM's names are unique in an account whatever their
-case. Texts of policies lie as they were given. Lists that nothing searches (tags, client ids, the principals that a
-policy is bound to) are JSON.
+`kind`, "/" and the name in lower case are a principal's `name_key`: IAM's names are unique in an account in any case.
+Policies are stored as they were given. Lists that no query searches (tags, client ids, bound principals) are JSON.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ accounts = Table(
     metadata,
     Column("account", _name(12), primary_key=True),
     Column("created_at", Float, nullable=False),
-    Column("closed_at", Float),  # of a closed account nothing is served any more
-    Column("first_key_at", Float),  # of its administrator; from then on no start makes one by itself
+    Column("closed_at", Float),  # a closed account is not served
+    Column("first_key_at", Float),  # of its administrator; after it no start makes one
     Column("alias", _name(63), unique=True, index=True),
     Column("registry_policy", Text),  # verbatim
     Column("registry_policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
@@ -39,7 +38,7 @@ accounts = Table(
     Column("blob_mounting", String(8), nullable=False, server_default="ENABLED"),
     Column("basic_scan_type", String(16), nullable=False, server_default="AWS_NATIVE"),
     Column("repositories", Integer, nullable=False, server_default="0"),
-    Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # see `operations.usage`
 )
 
 # Users, roles and each account's root. `tags` is [[key, value], …].
@@ -88,7 +87,7 @@ group_members = Table(
     Column("principal_id", _name(128), ForeignKey("principals.principal_id"), primary_key=True, index=True),
 )
 
-# Managed policies of customers; AWS's own are part of the code (`auth.managed`).
+# Customer managed policies; AWS's are in the code (`auth.managed`).
 policies = Table(
     "policies",
     metadata,
@@ -101,7 +100,7 @@ policies = Table(
     Column("description", Text),
     Column("tags", Text),
     Column("default_version", Integer, nullable=False),
-    Column("last_version", Integer, nullable=False),  # numbers are not given twice
+    Column("last_version", Integer, nullable=False),  # numbers are never reused
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     UniqueConstraint("account", "name_key"),

@@ -1,8 +1,8 @@
 """The table of the durable queue.
 
-A lease is a due time in the future with a fence: who does not finish in time finds his job due again for others. A
-dead job stays as a row of its own state. The first index finds due work of a kind, account by account and share by
-share; the second says whether there is any, and counts; the third is the order of lists.
+A lease is a due time in the future with a fence: a job that is not finished by then is due for others. A dead job stays
+as a row with its own state. The first index finds due jobs of a kind by account and share; the second finds whether
+there are any, and counts; the third orders lists.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ jobs = Table(
     Column("state", Integer, nullable=False),  # LIVE or DEAD
     Column("attempts", Integer, nullable=False),
     Column("due_at", Float, nullable=False),
-    Column("fence", Integer, nullable=False),  # of the lease; 0: nobody works on it
+    Column("fence", Integer, nullable=False),  # of the lease; 0: not leased
     Column("last_fence", Integer, nullable=False),
-    Column("revision", Integer, nullable=False),  # of the subject: grows when it is enqueued again
+    Column("revision", Integer, nullable=False),  # of the subject: grows when the job is enqueued again
     Column("error", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     UniqueConstraint("kind", "key"),
     Index("ix_jobs_by_share", "kind", "state", "account", "share", "due_at"),
     Index("ix_jobs_due", "state", "kind", "due_at", "created_at"),
-    sqlite_autoincrement=True,  # a lease is of an id: it must not mean another job later
+    sqlite_autoincrement=True,  # a lease names an id, which must never be another job's
 )

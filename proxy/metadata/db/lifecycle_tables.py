@@ -1,4 +1,4 @@
-"""The tables of previews of lifecycle policies: what a policy would do to a repository, as it was when it was asked."""
+"""The tables of lifecycle previews: what a policy would do to a repository at the time of the request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ previews = Table(
     Column("policy", Text, nullable=False),  # verbatim
     Column("status", String(16), nullable=False),  # LifecyclePolicyPreviewStatus of the model
     Column("started_at", Float, nullable=False),
-    Column("run", Integer, nullable=False),  # of the worker that computes it: only the newest one's results count
-    Column("lease_until", Float, nullable=False),  # until then that worker is at it
+    Column("run", Integer, nullable=False),  # grows with each lease: only the newest run's results count
+    Column("lease_until", Float, nullable=False),  # of the worker that computes it
     Column("expiring", Integer, nullable=False, server_default="0"),
     Column("transitioning", Integer, nullable=False, server_default="0"),
     Index("ix_lifecycle_previews_status", "status", "started_at"),

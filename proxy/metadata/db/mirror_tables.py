@@ -1,8 +1,8 @@
-"""The tables of images that come from an upstream (`registry.mirror`): what is not here, and when was asked for it.
+"""The tables of images from an upstream (`registry.mirror`): absent content, checks of tags, leases of fetches.
 
-A manifest is stored before what it names. `image_blobs` and `image_children` say what an image holds of what is here;
-`absent_content` says the rest, row for row, and turns into those as it comes (`operations.absent`). So whatever reads
-the other tables (sweep, check, backup) reads nothing that is not there.
+A manifest is stored before its content. `image_blobs` and `image_children` list the content that is stored;
+`absent_content` lists the rest, and its rows turn into those as it is fetched (`operations.absent`). So the readers of
+the other tables (sweep, check, backup) never meet missing content.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ absent_content = Table(
     Column("digest", _name(140), primary_key=True),
     Column("repository_id", RowId, nullable=False),  # the image's, which never changes
     Column("kind", String(8), nullable=False),  # one of ABSENT_*
-    Column("size", BigInteger, nullable=False),  # of a blob, as its descriptor says; of a manifest 0
+    Column("size", BigInteger, nullable=False),  # a blob's, by its descriptor; 0 for a manifest
     Column("media_type", String(256)),
     Index("ix_absent_content_repository_id_digest", "repository_id", "digest"),
 )
@@ -31,7 +31,7 @@ mirrored_tags = Table(
     metadata,
     Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
     Column("name", _name(128), primary_key=True),
-    Column("digest", _name(140), nullable=False),  # where the upstream had it; the tag's row says where it points
+    Column("digest", _name(140), nullable=False),  # the upstream's; the tag's own row has the current one
     Column("checked_at", Float, nullable=False),
 )
 
@@ -47,5 +47,5 @@ blob_fetches = Table(
     Column("node", Text, nullable=False, server_default=""),  # where other nodes reach the holder's, if they can
     Column("upload_id", String(36), nullable=False, server_default=""),  # the session that it fills, once it has kept
 )
-"""Leases of blobs that are being fetched. One that nobody ended is taken over, or removed, once its time is over and
-nobody is expected to go on with its upload session."""
+"""Leases of blobs that are being fetched. An expired one is taken over; it is removed once its upload session is not
+continued any more."""

@@ -1,8 +1,8 @@
-"""Every row from SQLite to an empty PostgreSQL, all or nothing.
+"""Copies every row from SQLite to an empty PostgreSQL, all or nothing. Called by `admin`.
 
-Promises: one transaction under the lock of writes; nothing is copied over what is there; each table's rows are
-counted on both sides before the commit; row ids stay, and new ones go on after them. The file is only read (and brought
-up to the newest schema first). Nobody may write it meanwhile: the caller holds the data directory.
+Promises: one transaction under the lock of writes; no existing row is overwritten; each table's rows are counted on
+both sides before the commit; row ids stay, and new ones continue after them. The file is only read, after it was
+migrated to the newest schema. The caller holds the data directory, so that no process writes it meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.model.errors import Code, Failure
 
 
 def move(source: Path, url: str, report: ReportProgress) -> dict[str, int]:
-    """Rows copied, by table. Failure when the target holds rows, cannot be had, or cannot store a value."""
+    """Copy; the number of rows by table. Failure when the target has rows, is unreachable, or cannot store a value."""
     sqlite = SqliteDatabase(source)
     try:
         target = PostgresqlDatabase(url)

@@ -1,7 +1,7 @@
-"""nextToken: where a list goes on, opaque to the client and checked when it comes back.
+"""nextToken: the position in a list, opaque to the client and validated when it returns.
 
-A token is base64url of JSON [check, key…], the check binding it to the very list it was made for (operation, account,
-repository, filter). It carries no right: whose list is read comes from the request, never from the token.
+A token is base64url of JSON [check, key…]; the check binds it to its list (operation, account, repository, filter). It
+grants nothing: the request decides whose list is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def issue(listing: Sequence[str], key: Sequence[str]) -> str:
 
 
 def read(listing: Sequence[str], token: str, length: int) -> list[str]:
-    """The key of `length` strings that `issue` put in; InvalidParameterException for anything else."""
+    """The key of `length` strings that was passed to `issue`; InvalidParameterException for any other token."""
     try:
         if len(token) > _LONGEST:
             raise ValueError("too long")

@@ -1,8 +1,8 @@
-"""A PostgreSQL session on the event loop that is abandoned, not waited for, when its connection stalls.
+"""A PostgreSQL session on the event loop that is abandoned when its connection stalls.
 
-psycopg ends a cancelled statement only when the server has answered: over a dead connection that is never.
-`PgConnection.fetch` gives up in its time, and the session's keepalives end it later. Used by `cluster.membership`. Must
-not know the statements.
+psycopg ends a cancelled statement only after the server's answer, which never comes over a dead connection.
+`PgConnection.fetch` times out instead, and TCP keepalives end the session later. Used by `cluster.membership`. Must not
+know the statements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STATEMENT_SECONDS = 2.0  # after which a session is taken for dead
 
 
 async def in_own_task(running: Coroutine[Any, Any, Result]) -> Result:
-    """Run in a task of its own. TimeoutError when that task is cancelled by other than this call.
+    """Run in a task of its own. TimeoutError when that task is cancelled by anything but this call.
 
     Where a TaskGroup's child has failed, Debian 12's Python 3.11.2 leaves the group's task marked as being cancelled,
     and the next time-out in that task is a CancelledError.
@@ -49,11 +49,11 @@ class PgConnection:
             return cls(await AsyncConnection.connect(**parameters, autocommit=True))
 
     async def fetch(self, statement: LiteralString, *values: Any, seconds: float = _STATEMENT_SECONDS) -> list[Any]:
-        """The rows. psycopg.Error, TimeoutError: the session is of no use then."""
+        """Run a statement; its rows. psycopg.Error, TimeoutError: the session is unusable then."""
         return await self._bounded(self._rows(statement, values), seconds)
 
     async def transact(self, seconds: float, *statements: tuple[LiteralString, tuple[Any, ...]]) -> None:
-        """All in one transaction."""
+        """Run statements in one transaction."""
 
         async def run() -> None:
             async with self._connection.transaction():
@@ -63,7 +63,7 @@ class PgConnection:
         await self._bounded(run(), seconds)
 
     async def notices(self) -> AsyncIterator[Notify]:
-        """Notifications, for as long as the session lives; then OperationalError."""
+        """Notifications until the session ends; then OperationalError."""
         async for notice in self._connection.notifies():
             yield notice
         raise OperationalError("the listening session has ended")

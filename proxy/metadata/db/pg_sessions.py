@@ -1,8 +1,8 @@
-"""How sessions of PostgreSQL are opened, and what their errors mean.
+"""Settings of PostgreSQL sessions, and the meaning of their errors. Used by `postgresql` and `pg_connection`.
 
-Promises: a dead line is noticed within seconds on both sides; a writing session that its service leaves in the middle
-of a transaction is ended by PostgreSQL, so that it holds the other services for 1 s and no longer; no part of the URL
-is repeated in an error. Must not know what sessions are used for.
+Promises: both sides detect a dead connection within seconds; PostgreSQL ends a writing session that its service leaves
+in the middle of a transaction, so that it blocks other services for 1 s at most; errors repeat no part of the URL. Must
+not know what sessions are used for.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _CONNECT = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # ms: a line that was cut without a word is given up
+    "tcp_user_timeout": 10_000,  # ms: after which a silently cut connection is closed
 }
 _OPTIONS = " ".join(
     f"-c {setting}"
     for setting in (
         "lock_timeout=10s",
         "statement_timeout=25s",  # the proxies wait 30
-        "idle_in_transaction_session_timeout=1s",  # one that stops in mid-write must not hold all others
-        "tcp_keepalives_idle=5",  # and these four let PostgreSQL see that a machine is dead: its lock is then free
+        "idle_in_transaction_session_timeout=1s",  # a service that stops in a write must not block all others
+        "tcp_keepalives_idle=5",  # by these four PostgreSQL detects a dead machine, and frees its lock
         "tcp_keepalives_interval=2",
         "tcp_keepalives_count=3",
         "tcp_user_timeout=10000",
     )
 )
-"""Settings of every session. The URL's own `options` come after them and win."""
+"""Settings of every session. The URL's `options` come after them and take precedence."""
 
 UNINDEXED = ("enable_seqscan", "enable_sort", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin")
 BY_INDEX = " ".join(
@@ -46,20 +46,20 @@ BY_INDEX = " ".join(
         "-c plan_cache_mode=force_custom_plan",
     )
 )
-"""Settings of sessions that run operations. An index serves each of their statements (`test_queries`), yet PostgreSQL
-might read and sort all of a large repository for a page of it, where its statistics are old: it goes by the index,
-whatever it thinks of the rows. Nor does it keep a plan for any parameters, which looked fifty digests up among 100,000
-by the repository alone: 23 s for 2,000 rows where it takes one. Nor does it share a statement among processes of its
-own, for whose sake it walked all tags of a repository: 22 ms where fifty by name take 0.2."""
+"""Settings of sessions that run operations. An index serves each of their statements (`test_queries`). With old
+statistics PostgreSQL might still read and sort a whole large repository for one page: `UNINDEXED` plans are disabled.
+So are generic plans: one looked up fifty digests among 100,000 by the repository alone (23 s for 2,000 rows instead of
+1 s); and parallel plans: one walked all tags of a repository (22 ms instead of 0.2 ms for fifty by name)."""
 
 UNDONE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected: PostgreSQL rolled it back
-BUSY = frozenset({"55P03", "57014"})  # lock_not_available, query_canceled: by our own time-outs
+BUSY = frozenset({"55P03", "57014"})  # lock_not_available, query_canceled: our own time-outs
 FULL = "53100"
 _ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})  # shut down, timed out; or a standby now
 
 
 def parameters(url: str, application_name: str, more: str = "") -> dict[str, Any]:
-    """What the URL says, over our own defaults, then `more` options. Failure, which repeats nothing, for no URL."""
+    """Connection parameters: the URL's over our defaults, with `more` options. Failure for an invalid URL, which the
+    message does not repeat."""
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -69,7 +69,7 @@ def parameters(url: str, application_name: str, more: str = "") -> dict[str, Any
 
 
 def is_lost(error: DBAPIError) -> bool:
-    """Whether the session is gone, or never came to be: no answer was heard, or one that says so."""
+    """Whether the session is lost, or could not be opened."""
     state = getattr(error.orig, "sqlstate", None)
     if state in _ENDED:
         return True

@@ -1,11 +1,11 @@
 """Rows in PostgreSQL: transactions, and what happens when the connection breaks.
 
-Promises: a write is committed (synchronous_commit) when it returns, and done once: its transaction holds a request id,
-so that a COMMIT whose answer was lost is looked up. Writes of all services over one database are serial: each takes one
-lock first, and so what it announces last is in the order of commits (`cluster.protocol`). What a lost connection, a
-restart, a deadlock or a serialisation failure undid is repeated, for `PATIENCE_SECONDS`, and once at least by a process
-that was suspended for longer; after that calls fail at once until PostgreSQL is back. Must not know what the operations
-do."""
+Promises: a write is committed (synchronous_commit) when it returns, and is done once: its transaction stores a request
+id, by which a COMMIT with a lost answer is looked up. Writes of all services over one database are serial: each takes
+one lock first, so announcements have the order of commits (`cluster.protocol`). A transaction that was rolled back by a
+lost connection, a restart, a deadlock or a serialisation failure is retried for `PATIENCE_SECONDS`, and at least once
+by a process that was suspended for longer; after that calls fail at once until PostgreSQL is back. Made by
+`service.service`. Must not know what the operations do."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
 
-PATIENCE_SECONDS = 4.0  # a restart of PostgreSQL is hidden from callers for so long; the proxies' own is 8
+PATIENCE_SECONDS = 4.0  # for which a restart of PostgreSQL is hidden from callers; proxies wait 8
 START_SECONDS = 15.0  # in which PostgreSQL must answer when this service starts
-_RETRY_SECONDS = 0.25  # between two attempts to connect once it is known to be gone
+_RETRY_SECONDS = 0.25  # between two attempts to connect while PostgreSQL is known to be down
 _BEAT_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
-_TENURE_SECONDS = 1.2  # in which what nodes of an earlier release may use without asking has ended
+_TENURE_SECONDS = 1.2  # after which leases of nodes of an earlier release have ended
 _MIGRATING = {
     **dict.fromkeys(("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"), "0"),
     **dict.fromkeys(pg_sessions.UNINDEXED, "on"),
-}  # a large table takes its time, and is read in whole
+}  # a large table is read whole, which takes long
 _NOW = "now"  # in a writing session's `info`: the time of its transaction
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
 @dataclass(slots=True)
 class _Attempts:
-    """How long one call goes on trying; `is_last`: past its deadline, by one attempt."""
+    """The deadline of one call's attempts; `is_last`: one attempt is allowed past it."""
 
     deadline: float
     is_last: bool = False
 
 
 class PostgresqlDatabase:
-    """`store.Database` on PostgreSQL, migrated. `url` is libpq's (postgresql://…), with all it can say.
+    """A `store.Database` on PostgreSQL, migrated. `url` is a libpq URL (postgresql://…).
 
-    `process` names this one among the services over the database. Blocks: make it at start. MetadataUnavailable when
+    `process` identifies this service among those over the database. Blocks: make it at start. MetadataUnavailable when
     PostgreSQL does not answer.
     """
 
@@ -86,7 +86,7 @@ class PostgresqlDatabase:
         self._clock = clock
         self._pause = pause
         self._process = process
-        self._number = 0  # of what was announced, ascending
+        self._number = 0  # of the last announcement, ascending
         self._parameters = pg_sessions.parameters(url, application_name(process), pg_sessions.BY_INDEX)
         self._engine = create_engine(
             "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
@@ -119,8 +119,7 @@ class PostgresqlDatabase:
                 self._recover(error, attempts, had_session=connection is not None)
 
     def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
-        """Durable always: other services outlive a crash of PostgreSQL's machine, and have been notified of the
-        write."""
+        """Always durable: other services outlive a crash of PostgreSQL's machine, and were notified of the write."""
         attempts = _Attempts(self._deadline())
         undecided, result = "", None
         while True:
@@ -135,11 +134,11 @@ class PostgresqlDatabase:
                     connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
                     self._read_time(connection, pg_registry.RECORD_REQUEST, {"id": request})
                     result = run(connection)
-                    undecided = request  # from here on it may be committed, whatever we hear
+                    undecided = request  # from here on it may be committed, whatever the answer
                     transaction.commit()
                 except BaseException as error:
                     if isinstance(error, DBAPIError) and not is_lost(error):
-                        undecided = ""  # PostgreSQL answered: it is undone
+                        undecided = ""  # PostgreSQL answered: it was rolled back
                     with suppress(DBAPIError):
                         transaction.rollback()
                     raise
@@ -184,7 +183,7 @@ class PostgresqlDatabase:
             self._drop_writer()
             self._note_lost(error)
         except Failure:
-            pass  # it is too early to ask again
+            pass  # too early for another attempt
 
     def close(self) -> None:
         for connection in [*self._reading, *([self._writing] if self._writing else [])]:
@@ -194,7 +193,7 @@ class PostgresqlDatabase:
     def _read_time(
         self, connection: Connection, statement: TextClause, values: Mapping[str, Any] | None = None
     ) -> None:
-        """Run a statement of the writing session that gives the time, which is its transaction's from then on."""
+        """Run a statement that returns the time, which becomes the time of the writing session's transaction."""
         sent = elapsed()
         found: float = connection.execute(statement, values).scalar_one()
         wall, received = self._offset.wall(), elapsed()
@@ -209,7 +208,7 @@ class PostgresqlDatabase:
         return psycopg.connect(**self._parameters)
 
     def _open(self, deadline: float, **options: Any) -> Connection:
-        """A fresh session. After the deadline others' failed attempts of just now count as one's own."""
+        """Open a session. After the deadline a recent failed attempt of another call counts as this one's."""
         now = self._clock()
         if self._lost_at is not None and now >= deadline and now < self._not_before:
             raise unavailable("it did not a moment ago")
@@ -228,7 +227,7 @@ class PostgresqlDatabase:
         return connection
 
     def _writer(self, deadline: float) -> Connection:
-        """The writing session. READ COMMITTED whatever the role says: what is read after the lock is as of then."""
+        """The writing session. READ COMMITTED, whatever the role's default: reads after the lock see all commits."""
         if self._writing is None:
             connection = self._open(deadline, isolation_level="READ COMMITTED")
             try:
@@ -247,7 +246,7 @@ class PostgresqlDatabase:
     # ---- trouble --------------------------------------------------------------------------------------------------
 
     def _deadline(self) -> float:
-        """Until when a call that begins now may try again: a whole patience, less what is spent already."""
+        """The deadline of a call that begins now: the whole patience, less the time that PostgreSQL has been down."""
         lost_at = self._lost_at
         return (self._clock() if lost_at is None else lost_at) + self._patience
 
@@ -262,7 +261,7 @@ class PostgresqlDatabase:
         if lost:
             self._note_lost(error, had_session=had_session)
         elif state == pg_sessions.FULL:
-            hint = "free space where PostgreSQL's data lies; reads go on"
+            hint = "free disk space for PostgreSQL's data; reads still work"
             raise Failure(Code.STORE_FULL, "no room left for metadata", hint=hint) from error
         elif state in pg_sessions.BUSY:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
@@ -283,7 +282,7 @@ class PostgresqlDatabase:
             self._not_before = now + _RETRY_SECONDS
 
     def _is_committed(self, connection: Connection, request: str) -> bool:
-        """Whether the transaction was committed. With its lock in our hands it has ended: the answer is final."""
+        """Whether the transaction was committed. We hold its lock, so it has ended and the answer is final."""
         with connection.begin():
             connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
             return connection.execute(pg_registry.FIND_REQUEST, {"id": request}).first() is not None
@@ -315,7 +314,7 @@ class PostgresqlDatabase:
             self._migrated = True
 
     def _migrate(self, connection: Connection) -> None:
-        """Its locks are the session's: a script may end transactions, so that it locks no reader out for long."""
+        """Migrate under session locks: a script may end transactions, so as not to block readers for long."""
         run = connection.execute
         encoding, fsync = run(text("SELECT current_setting('server_encoding'), current_setting('fsync')")).one()
         if encoding != "UTF8":
@@ -346,7 +345,8 @@ class PostgresqlDatabase:
             self._pause(_TENURE_SECONDS)
 
     def _take_over(self, connection: Connection) -> None:
-        """No other service is in mid-write. Failure while one of an earlier release works, which is always."""
+        """Wait until no other service is in a write. Failure while a service of an earlier release runs, which holds
+        the lock all the time."""
         connection.execute(text(f"SET lock_timeout = {int(self._start_seconds * 1000)}"))
         try:
             connection.execute(pg_registry.LOCK_SESSION, {"lock": pg_registry.WRITING})
@@ -363,12 +363,12 @@ class PostgresqlDatabase:
 
 
 def application_name(process: str) -> str:
-    """What PostgreSQL's own views call our sessions; it keeps 63 bytes."""
+    """The name of our sessions in PostgreSQL's views; it keeps 63 bytes."""
     return f"wharfage {socket.gethostname()[:24]} pid {os.getpid()} {process[:8]}".strip()
 
 
 def reading_engine(url: str, application_name: str) -> Engine:
-    """For a command that only reads, beside the services and without their lock."""
+    """An engine for a command that only reads, without the services' lock."""
     parameters = pg_sessions.parameters(url, application_name)
     return create_engine(
         "postgresql+psycopg://",
@@ -384,7 +384,7 @@ def holds_blobs(url: str) -> bool:
 
 
 def holds_rows(url: str) -> bool:
-    """Whether there is any account, and so a registry; called as `holds_blobs`."""
+    """Whether there is an account, and so a registry; called as `holds_blobs`."""
     return _holds(url, "accounts")
 
 
@@ -400,7 +400,7 @@ def _holds(url: str, table: str) -> bool:
 
 
 def holds_keys(url: str) -> bool:
-    """Whether rows are sealed under any key; called as `holds_blobs`. MetadataUnavailable."""
+    """Whether any row is sealed with a key; called as `holds_blobs`. MetadataUnavailable."""
     try:
         with psycopg.connect(**pg_sessions.parameters(url, "wharfage, a first look")) as connection:
             for table in ("access_keys", "master_keys"):

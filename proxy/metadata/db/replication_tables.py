@@ -1,4 +1,4 @@
-"""The tables of replication: what an account has configured, and how far each image is at each destination."""
+"""The tables of replication: each account's configuration, and the status of each image at each destination."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ replications = Table(
     Column("registry", _name(12), primary_key=True),
     Column("status", String(16), nullable=False),  # `model.replication.ReplicationStatus`
     Column("failure_code", String(64)),
-    Column("synced_at", Float, nullable=False),  # tags that were pushed before this are there; 0: none yet
+    Column("synced_at", Float, nullable=False),  # tags pushed before this are replicated; 0: none yet
 )

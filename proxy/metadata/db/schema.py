@@ -1,11 +1,11 @@
 """The tables of the metadata service, in SQLAlchemy Core.
 
-Meant for 100,000 repositories and 10 million images: integer row ids inside, names and digests only where a look-up
-begins, and an index for each way a list is read, so that no query walks rows it does not return. Manifest bytes have a
-table of their own, which lists never touch. Counters (`links`, `uses`, `images`, `tags`, and `repositories` of an
-account) are kept in the transaction that changes what they count; they are what lets the sweep find its work by an
-index, and quotas cost nothing. Portable to PostgreSQL: nothing here is SQLite's alone. Changing a table here means a
-new migration; a test compares the two.
+Sized for 100,000 repositories and 10 million images: integer row ids inside, names and digests only where a look-up
+begins, and an index for each order of a list, so that no query reads rows that it does not return. Manifest bytes are
+in a table of their own, which lists never read. Counters (`links`, `uses`, `images`, `tags`, and an account's
+`repositories`) change in the transaction that changes what they count; by them the sweep finds its work with an index,
+and quotas cost no query. Everything is portable to PostgreSQL. A change of a table needs a migration; a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 
 from proxy.metadata.db import (
@@ -34,8 +35,8 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0028"
-"""The newest migration. A database that says so needs no Alembic at start."""
+HEAD = "0029"
+"""The newest migration. A database at this version needs no Alembic at start."""
 
 repositories = Table(
     "repositories",
@@ -45,7 +46,7 @@ repositories = Table(
     Column("name", _name(256), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("tag_mutability", String(32), nullable=False),
-    Column("mutability_exclusions", Text),  # JSON, as CreateRepository was given it
+    Column("mutability_exclusions", Text),  # JSON, as given to CreateRepository
     Column("scan_on_push", Boolean, nullable=False),
     Column("encryption_type", String(16), nullable=False),
     Column("kms_key", Text),
@@ -93,12 +94,15 @@ blobs = Table(
     Column("data_key", LargeBinary, nullable=False),
     Column("quarantined_for", Text),  # the reason; set means hidden
     Column("links", Integer, nullable=False),  # repositories that hold it
-    Column("touched_at", Float, nullable=False),  # its grace counts from here
+    Column("touched_at", Float, nullable=False),  # its grace begins here
     Column("created_at", Float, nullable=False),
-    Column("encryption", Text, nullable=False, server_default=""),  # of all repositories that hold it
+    Column("encryption", Text, nullable=False, server_default=""),  # the KMS key of all repositories that hold it
+    Column("archived", Integer, nullable=False, server_default="0"),  # 1: its object is in the place of `[archive]`
     UniqueConstraint("account", "digest", "encryption"),
     Index("ix_blobs_unlinked", "links", "touched_at"),
 )
+IN_ARCHIVE = blobs.c.archived == literal_column("1")  # a literal: only by that is the index found
+Index("ix_blobs_archived", blobs.c.object_key, sqlite_where=IN_ARCHIVE, postgresql_where=IN_ARCHIVE)
 
 segments = Table(
     "segments",
@@ -112,7 +116,7 @@ segments = Table(
     Column("stored_length", BigInteger, nullable=False),
     Column("header", LargeBinary, nullable=False),
 )
-"""Of blobs and of open uploads alike: an upload's commit moves none of them."""
+"""Segments of blobs and of open uploads: an upload's commit moves no row."""
 
 frame_hashes = Table(
     "frame_hashes",
@@ -121,7 +125,8 @@ frame_hashes = Table(
     Column("plain_offset", BigInteger, primary_key=True, autoincrement=False),  # of the page's first frame
     Column("hashes", LargeBinary, nullable=False),
 )
-"""Of objects that are not sealed, `FRAME_PAGE` frames a row, counted anew in each segment. Read one by one, by key."""
+"""Frame hashes of plain objects, `FRAME_PAGE` frames a row, counted from each segment's start. Read one row at a
+time."""
 
 blob_links = Table(
     "blob_links",
@@ -129,7 +134,7 @@ blob_links = Table(
     Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
     Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
     Column("uses", Integer, nullable=False),  # images of this repository that need it
-    Column("media_type", String(256)),  # as the last of them describes it
+    Column("media_type", String(256)),  # by the last image that describes it
     Column("touched_at", Float, nullable=False),
     Index("ix_blob_links_blob_id", "blob_id"),
     Index("ix_blob_links_unused", "uses", "touched_at"),
@@ -154,19 +159,21 @@ uploads = Table(
     Column("stored_size", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("hash_state", LargeBinary, nullable=False),
-    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: none
+    Column("fence", Integer, nullable=False),  # of the current lease, 0: none
     Column("last_fence", Integer, nullable=False),
     Column("lease_until", Float, nullable=False),
-    Column("holder", String(32)),  # who took the lease, so that a repeated request gets the lost answer
+    Column("holder", String(32)),  # of the lease, so that a repeated request gets the lost answer
     Column("touched_at", Float, nullable=False),
-    Column("committed", _name(140)),  # the digest; while it is open, of what `finish_upload` left
+    Column("committed", _name(140)),  # the digest; of an open session, that of `finish_upload`
     Column("discard", _name(32)),  # the object that its commit made useless
     Column("encryption", Text, nullable=False, server_default=""),  # as of blobs
-    Column("parts", Integer),  # that UploadLayerPart brought; NULL of a session that docker began
-    Column("small_parts", Integer, nullable=False, server_default="0"),  # too small to have another after them
+    Column("parts", Integer),  # how many UploadLayerPart brought; NULL for a session that docker began
+    Column("small_parts", Integer, nullable=False, server_default="0"),  # parts too small to be followed by another
     Column("last_part_at", BigInteger, nullable=False, server_default="0"),
     Column("state_before", LargeBinary),  # the hash state before the last part
-    Column("settled_fence", Integer, nullable=False, server_default="0"),  # newest whose holder left nothing in flight
+    Column(
+        "settled_fence", Integer, nullable=False, server_default="0"
+    ),  # the newest fence whose requests to the store were all answered
     Column("opened_by", _name(128), nullable=False, server_default=""),  # the unique id of a principal
     Column("created_at", Float, nullable=False, server_default="0"),
     Index("ix_uploads_opened_by_state", "opened_by", "state"),
@@ -194,7 +201,7 @@ images = Table(
     Column("kind", String(16), nullable=False),
     Column("artifact_type", _name(256)),  # declared, else the config's media type
     Column("subject", _name(140)),
-    Column("annotations", Text),  # JSON; kept of referrers only, whose list shows them
+    Column("annotations", Text),  # JSON; only of referrers, whose list shows them
     Column("manifest_size", Integer, nullable=False),
     Column("image_size", BigInteger, nullable=False),
     Column("pushed_at", Float, nullable=False),
@@ -202,8 +209,8 @@ images = Table(
     Column("tags", Integer, nullable=False, server_default="0"),
     Column("last_pulled_at", Float),
     Column("status", String(16), nullable=False, server_default="ACTIVE"),  # `model.lifecycle.evaluation.ImageStatus`
-    Column("archived_at", Float),  # the last time, also of one that was restored since
-    Column("activated_at", Float),  # restored the last time
+    Column("archived_at", Float),  # the last time, also if restored since
+    Column("activated_at", Float),  # when it was last restored
     Column("origin", _name(38)),  # REGION/ACCOUNT it was replicated from, or PULL_THROUGH; NULL: pushed here
     Column("referrers_checked_at", Float),  # when an upstream was asked what refers to it
     UniqueConstraint("repository_id", "digest"),
@@ -227,6 +234,9 @@ Index(
     postgresql_where=images.c.subject.is_not(None),
 )
 
+NOT_ACTIVE = images.c.status != literal_column("'ACTIVE'")  # as `IN_ARCHIVE`
+Index("ix_images_not_active", images.c.image_id, sqlite_where=NOT_ACTIVE, postgresql_where=NOT_ACTIVE)
+
 image_blobs = Table(
     "image_blobs",
     metadata,
@@ -235,8 +245,8 @@ image_blobs = Table(
     Column("repository_id", RowId, nullable=False, server_default="0"),  # the image's, which never changes
     Index("ix_image_blobs_blob_id_repository_id", "blob_id", "repository_id"),
 )
-"""The repository's id is here so that whether any image of a repository needs a blob costs one probe of an index, in
-how many other repositories the blob may be used."""
+"""With the repository's id, one index probe finds whether an image of a repository needs a blob, however many other
+repositories use it."""
 
 image_children = Table(
     "image_children",
@@ -254,7 +264,7 @@ tags = Table(
     Column("image_id", RowId, ForeignKey("images.image_id"), nullable=False),
     Column("pushed_at", Float, nullable=False),
     Column("origin", _name(38)),  # as of images
-    Column("version", Float),  # when it was pushed at its origin; NULL where that is here
+    Column("version", Float),  # when it was pushed at its origin; NULL: it was pushed here
     Index("ix_tags_image_id_name", "image_id", "name"),
 )
 
@@ -274,7 +284,7 @@ creation_templates = Table(
     Column("resource_tags", Text),  # JSON, as it was given
     Column("custom_role_arn", _name(2048)),
     Column("repository_policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
-    Column("custom_role_id", _name(128)),  # whom that ARN stood for as it was saved; empty for no role
+    Column("custom_role_id", _name(128)),  # the role's unique id when it was saved; empty for no role
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
@@ -295,7 +305,7 @@ rates = Table(
     Column("tokens", Float, nullable=False),
     Column("counted_at", Float, nullable=False),
 )
-"""Token buckets, as they stood at a moment."""
+"""Token buckets, each at a moment."""
 
 turns = Table(
     "turns",
@@ -311,13 +321,13 @@ master_keys = Table(
     Column("namespace", _name(128), nullable=False),
     Column("check_value", LargeBinary, nullable=False),
     Column("sealed_for", Text, nullable=False),
-    Column("provider_id", String(256)),  # of the wrapped key, where KMS keeps it; never a key in the clear
+    Column("provider_id", String(256)),  # of the wrapped key, if it is KMS's; never a plaintext key
     Column("provider_info", LargeBinary),
     Column("data_key", LargeBinary),
-    Column("active", Integer, unique=True),  # 1 or nothing: one row is in force at most
+    Column("active", Integer, unique=True),  # 1 or NULL: at most one row is active
     Column("created_at", Float, nullable=False, index=True),
 )
-"""The keys that small values are sealed under, by name: what every process must have, checked at its start."""
+"""The keys that seal small values, by name: every process must have them, which its start checks."""
 
 reserved_objects = Table(
     "reserved_objects",
@@ -325,30 +335,30 @@ reserved_objects = Table(
     Column("object_key", _name(32), primary_key=True),
     Column("until", Float, nullable=False, index=True),
 )
-"""Keys of objects that are being written and have no other row yet, as those of a reseal: the sweep takes no object
-that is named here. A row that names such an object is written only while its reservation is here, and in its place."""
+"""Keys of objects that are being written and have no other row yet, as in a reseal: the sweep keeps them. A row that
+names such an object replaces its reservation, in one transaction."""
 
 open_objects = Table(
     "open_objects",
     metadata,
     Column("object_key", _name(32), primary_key=True),
     Column("part_size", BigInteger, nullable=False),
-    Column("upload_id", Text, nullable=False),  # of the store's multipart upload; empty while there is none
+    Column("upload_id", Text, nullable=False),  # the store's multipart upload; empty: none
     Column("touched_at", Float, nullable=False),
     Column("session_id", _name(36), nullable=False, server_default=""),  # the upload session that wrote the row last,
     Column("fence", Integer, nullable=False, server_default="0"),  # under this lease of it
-    Column("next_number", Integer, nullable=False, server_default="1"),  # of a part: free, with all that follow
+    Column("next_number", Integer, nullable=False, server_default="1"),  # the first free part number
     Column("final_size", BigInteger),  # set once the multipart upload's completion may have been sent
 )
-"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what
-`model.open_objects.OpenObjects` keeps."""
+"""Unfinished objects of a store that cannot append (S3), with their parts and tails, for
+`model.open_objects.OpenObjects`."""
 
 open_parts = Table(
     "open_parts",
     metadata,
     Column("object_key", _name(32), primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),  # in the object, from 1
-    Column("number", Integer, nullable=False, server_default="0"),  # by which the store knows the part
+    Column("number", Integer, nullable=False, server_default="0"),  # the store's part number
     Column("etag", Text, nullable=False),
     Column("checksum", String(64), nullable=False),
 )
@@ -361,7 +371,7 @@ open_tails = Table(
     Column("length", Integer, nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
-"""Bytes past the last part that the store has, in pieces: sealed, but for objects that are not."""
+"""Bytes past the last part in the store, in pieces; sealed, except those of plain objects."""
 
 answers = Table(
     "answers",
@@ -370,4 +380,4 @@ answers = Table(
     Column("made_at", Float, nullable=False, index=True),
     Column("answer", LargeBinary, nullable=False),
 )
-"""Answers to writes, so that a repeated request gets the lost answer: `service.idempotency` has the form."""
+"""Answers to writes, so that a repeated request gets the lost answer (`service.idempotency`)."""

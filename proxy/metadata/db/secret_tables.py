@@ -1,8 +1,8 @@
-"""The tables of pull-through cache rules, and of the secrets that they log in with.
+"""The tables of pull-through cache rules, and of the secrets with upstream credentials.
 
-A rule is found by its prefix without a `/` at its end (`prefix`); `given_prefix` is as it was spelled. A secret's value
-is in its versions, sealed by a worker (`auth.secrets`): the metadata service cannot read it. Lists that nothing
-searches (tags, staging labels) are JSON.
+A rule's key is its prefix without a trailing `/` (`prefix`); `given_prefix` is as it was spelled. A secret's value is
+in its versions, sealed by a worker (`auth.secrets`): the metadata service cannot read it. Lists that no query searches
+(tags, staging labels) are JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ secrets = Table(
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
     Column("accessed_at", Float),  # a day, as the API has it
-    Column("deleted_at", Float, index=True),  # when it goes for good, once it is deleted; until then it can be restored
+    Column("deleted_at", Float, index=True),  # the end of a deleted secret's recovery window
     UniqueConstraint("account", "name"),
 )
 

@@ -1,9 +1,9 @@
-"""One snapshot of all rows as a SQLite file of its own, from whichever database, while the service works on it.
+"""Copies all rows of either database to a SQLite file, while the service runs. Used by `admin.backups`.
 
-Promises: one read transaction (REPEATABLE READ on PostgreSQL), nothing is changed or locked where rows come from;
-tables come from `schema.metadata`, so that new ones come along; rows are counted on both sides; the file is whole, on
-disk, and needs no other file beside it. What is of the moment stays behind: `LEFT_OUT`, and whatever else is about an
-object that no blob owns (the segments of an open upload).
+Promises: one read transaction (REPEATABLE READ on PostgreSQL); the source is neither changed nor locked; tables are
+those of `schema.metadata`; rows are counted on both sides; the file is complete, durable, and needs no other file.
+Work in progress is left out: the tables of `LEFT_OUT`, and rows about objects that no blob owns (the segments of an
+open upload).
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 
 ROWS = 500  # copied at a time
-LARGE_ROWS = 8  # of those that have up to 4 MiB
+LARGE_ROWS = 8  # copied at a time, of tables whose rows have up to 4 MiB
 _LARGE = {frame_hashes, manifest_bytes, open_tails}
 LEFT_OUT = frozenset(
     {"uploads", "reserved_objects", "open_objects", "open_parts", "open_tails", "turns", "answers", "blob_fetches"}
 )
-"""Tables of work in progress: open uploads with their rows in the store, unfinished objects, turns of upkeep tasks,
-fetches from an upstream, and stored answers to writes that may be repeated."""
+"""Tables of work in progress: open uploads, unfinished objects, turns of upkeep tasks, fetches from an upstream, and
+stored answers to writes."""
 
-_FAST = ("journal_mode=OFF", "synchronous=OFF", "foreign_keys=OFF")  # a file that is whole or thrown away
+_FAST = ("journal_mode=OFF", "synchronous=OFF", "foreign_keys=OFF")  # on a failure the file is removed
 ReportProgress = Callable[[str, int, int], None]
-"""(table, rows copied, rows there are)"""
+"""(table, rows copied, all rows)"""
 
 
 def snapshot(source: Path | str, target: Path, report: ReportProgress) -> dict[str, int]:
-    """Rows copied, by table. `source` is a SQLite file or the URL of a PostgreSQL; `target` must not exist.
+    """Copy; the number of rows by table. `source` is a SQLite file or a PostgreSQL URL; `target` must not exist.
 
-    Failure MetadataUnavailable when the database cannot be read or has not the schema of this version.
+    Failure MetadataUnavailable when the database cannot be read or has another version's schema.
     """
     try:
         with _reading(source) as old:
@@ -68,31 +68,34 @@ def snapshot(source: Path | str, target: Path, report: ReportProgress) -> dict[s
 
 
 def take_time(connection: Connection) -> None:
-    """In a PostgreSQL transaction that nobody waits for, to its end: counting a large table takes minutes, and what is
-    done with rows between two statements may take seconds."""
+    """Lift the time-outs of a PostgreSQL transaction that blocks nobody: counting a large table takes minutes, and
+    handling rows between two statements may take seconds."""
     for limit in ("idle_in_transaction_session_timeout", "statement_timeout"):
         connection.execute(text(f"SET LOCAL {limit} = 0"))
 
 
 def batch_rows(table: Table) -> int:
-    """How many of its rows are held in memory together."""
+    """How many of the table's rows are in memory at a time."""
     return LARGE_ROWS if table in _LARGE else ROWS
 
 
-def stored_blobs(file: Path) -> Iterator[tuple[str, int, str, bool]]:
-    """(object key, stored bytes, digest, whether it is quarantined) of every blob in such a file, by object key."""
-    rows = select(blobs.c.object_key, blobs.c.stored_size, blobs.c.digest, blobs.c.quarantined_for.is_not(None))
+def stored_blobs(file: Path) -> Iterator[tuple[str, int, str, bool, bool]]:
+    """(object key, stored bytes, digest, whether it is quarantined, archived) of every blob in such a file, by object
+    key."""
+    hidden = blobs.c.quarantined_for.is_not(None)
+    rows = select(blobs.c.object_key, blobs.c.stored_size, blobs.c.digest, hidden, blobs.c.archived)
     engine = sqlite_engine(file, ())
     try:
         with engine.connect() as connection:
-            for key, size, digest, quarantined in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
-                yield key, size, digest, bool(quarantined)
+            for key, size, digest, *flags in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
+                quarantined, archived = map(bool, flags)
+                yield key, size, digest, quarantined, archived
     finally:
         engine.dispose()
 
 
 def copied_rows(table: Table) -> Select[Any]:
-    """The rows of a table that a snapshot has."""
+    """The rows of a table that a snapshot copies."""
     rows = select(table)
     if table is not blobs and "object_key" in table.c:
         rows = rows.where(select(blobs.c.blob_id).where(blobs.c.object_key == table.c.object_key).exists())
@@ -110,7 +113,7 @@ def _copy(old: Connection, new: Connection, report: ReportProgress) -> dict[str,
 
 
 def _uncount_uploads(old: Connection, new: Connection) -> None:
-    """Open uploads count among the bytes of their repository and account (`operations.usage`), and are left out."""
+    """Subtract open uploads, which are left out, from the bytes of repositories and accounts (`operations.usage`)."""
     held = select(uploads.c.account, uploads.c.repository, func.sum(uploads.c.plain_size).label("bytes"))
     of_open = held.where(uploads.c.state == UPLOAD_OPEN).group_by(uploads.c.account, uploads.c.repository)
     for row in old.execute(of_open):
@@ -147,7 +150,7 @@ def _reading(source: Path | str) -> Iterator[Connection]:
         engine = sqlite_engine(source)
         options: dict[str, Any] = {}
     else:
-        from proxy.metadata.db.postgresql import reading_engine  # the driver is loaded by those who use it
+        from proxy.metadata.db.postgresql import reading_engine  # loads the driver only when it is used
 
         engine = reading_engine(source, "wharfage backup")
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -161,12 +164,14 @@ def _reading(source: Path | str) -> Iterator[Connection]:
 
 
 def _into_file(target: Path, run: Callable[[Connection], Result]) -> Result:
-    """What `run` gives of a new file with all tables, which is durable then. On any failure the file is removed."""
+    """Run `run` on a new file with all tables, and make the file durable. On any failure the file is removed."""
     if target.exists():
         raise Failure(Code.INVALID_PARAMETER, f"{target} is there already")
     try:
         SqliteDatabase(target).close()
-        with closing(sqlite3.connect(target)) as plain:  # one file: no log beside it, also where it cannot be written
+        with closing(
+            sqlite3.connect(target)
+        ) as plain:  # no write-ahead log: the file may be read where nothing can be written
             plain.execute("PRAGMA journal_mode=DELETE").close()
         engine = sqlite_engine(target, _FAST)
         try:

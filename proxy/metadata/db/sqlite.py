@@ -1,9 +1,9 @@
-"""Rows in a file: one machine's database.
+"""Rows in a SQLite file: one machine's database.
 
-Promises: a write is on disk when it returns (WAL, synchronous=FULL), unless it need not be: then it is as soon as a
-later one is (synchronous=NORMAL: what is synced then is the log, in order, up to there). Reads have one snapshot and
-wait for no write; two starts at once are safe. All that is SQLite's own is in this file. Must not know what the
-operations do.
+Promises: a write is durable when it returns (WAL, synchronous=FULL). A write that need not be is durable as soon as a
+later one is (synchronous=NORMAL: the log is synced in order). Reads have one snapshot and wait for no write; concurrent
+starts are safe. Everything that is specific to SQLite is in this file. Made by `service.service`. Must not know what
+the operations do.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _BUSY_SECONDS = 20  # another process holds the write lock only while it migrate
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768")
 
 
-# Tables are made anew in a migration, while rows of others refer to them; `_migrate` looks at all of them at its end.
+# Migrations recreate tables that others reference, so foreign keys are off; `_migrate` checks them at its end.
 _MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache_size=-262144")
 
 
 class SqliteDatabase:
-    """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start.
+    """A `store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start.
 
-    `alone`: whoever is told of a write dies with this machine, so that one which need not be durable may be lost with
-    it; else all are. `clock` is the machine's, and so the database's."""
+    `alone`: all clients are on this machine, so a write that need not be durable may be lost when the machine fails;
+    otherwise all writes are durable. `clock` is the machine's, and so the database's."""
 
     readers = 2  # reads are short, and the interpreter runs one at a time anyway
     beat_seconds: float | None = None
@@ -49,7 +49,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, alone: bool = False, clock: Clock = time.time) -> None:
         self._alone = alone
         self._time = SteadyClock(clock)
-        self._durable = True  # what `_PRAGMAS` say
+        self._durable = True  # by `_PRAGMAS`
         self._engine = sqlite_engine(path)
         _migrate(path)
         self._local = threading.local()
@@ -79,7 +79,7 @@ class SqliteDatabase:
         return None
 
     def beat(self) -> None:
-        """Nothing is due on a file."""
+        """Nothing to do on a file."""
 
     def close(self) -> None:
         for connection in self._connections:
@@ -87,7 +87,7 @@ class SqliteDatabase:
         self._engine.dispose()
 
     def _set_durability(self, connection: Connection, durable: bool) -> None:
-        """Of the writing connection, whose thread alone comes here."""
+        """For the writing connection; only its thread calls this."""
         if durable is not self._durable:
             driver: Any = connection.connection.driver_connection
             driver.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}").close()
@@ -102,7 +102,7 @@ class SqliteDatabase:
 
 
 def sqlite_engine(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
-    """An engine with transactions that are SQLite's own: BEGIN for reads, BEGIN IMMEDIATE for writes."""
+    """An engine with explicit transactions: BEGIN for reads, BEGIN IMMEDIATE for writes."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(
         f"sqlite:///{path}",
@@ -123,7 +123,7 @@ def sqlite_engine(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
 
 
 def _migrate(path: Path) -> None:
-    """Two starts at once are safe: a file lock lets one migrate, the other then finds it done."""
+    """Concurrent starts are safe: a file lock lets one migrate, and the others find it done."""
     with open(path.with_name(path.name + ".lock"), "a", opener=_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with sqlite_engine(path, _MIGRATING).connect() as connection:
@@ -149,7 +149,7 @@ def _translated_errors() -> Iterator[None]:
         text = str(error.orig)
         if "full" in text:
             raise Failure(
-                Code.STORE_FULL, "no room left for metadata", hint="free space where the database lies; reads go on"
+                Code.STORE_FULL, "no room left for metadata", hint="free disk space for the database; reads still work"
             ) from error
         if "locked" in text or "busy" in text:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error

@@ -1,9 +1,9 @@
-"""The threads that use the database, and the commits that writes share.
+"""The threads that use the database, and group commit.
 
-Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
-share the next commit, in which one failing leaves the others alone; what `committed` gives is
-awaited after the commit, before the writes that changed cached rows are answered, while the next group is written. The
-database is a `Database` (`sqlite`, `postgresql`). Made by `metadata.service`. Must not know what the operations do.
+Promises: the event loop never waits for the database; writes are serial, and those that queue up during a commit share
+the next one, in which a failing write leaves the others alone. After the commit, and before writes that changed cached
+rows are answered, the result of `committed` is awaited, while the next group is written. The database is a `Database`
+(`sqlite`, `postgresql`). Made by `service.service`. Must not know what the operations do.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 
-DEFERRED_MAX = 10_000  # writes that reads may have pending, 2 MB or so
-DEFERRED_BATCH = 200  # of them in one transaction, for which other writes wait: some milliseconds
-RETRY_SECONDS = 10.0  # after one that failed: a full disk, a database that is away
-READER_SECONDS = 8.0  # for which a read waits for a free reader: the proxies' patience
-GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
+DEFERRED_MAX = 10_000  # pending writes of reads, about 2 MB
+DEFERRED_BATCH = 200  # of them in one transaction: blocks other writes for some milliseconds
+RETRY_SECONDS = 10.0  # after a failed batch: a full disk, a database that is down
+READER_SECONDS = 8.0  # for which a read waits for a free reader: as long as proxies wait
+GROUP = 64  # writes in one commit: bounds how long the first waits for the last
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """The registrations of other services that a committed write has notified of its changes, and under which
-    number."""
+    """The other services' registrations that a committed write notified, and the number of the notification."""
 
     number: int
     services: tuple[str, ...]
@@ -48,36 +47,37 @@ class Announcement:
 
 _Deferred = dict[Hashable, Callable[[Transaction], object]]
 Committed = Callable[[Changes, Announcement | None], Awaitable[None] | None]
-"""Called on the event loop. What it returns ends when no cache uses what has changed; None: none does now."""
+"""Called on the event loop. The future that it returns is done when no cache uses what has changed; None: none
+does."""
 
 
 class Database(Protocol):
-    """A database of rows. Its own errors are `Failure`s: StoreFull, MetadataUnavailable.
+    """A database of rows. Its errors are `Failure`s: StoreFull, MetadataUnavailable.
 
-    `readers` threads call `read`; one other thread makes all calls of `write` and `beat`.
+    `readers` threads call `read`; one other thread calls `write` and `beat`.
     """
 
     readers: int
     beat_seconds: float | None
-    """How long the writing thread may be idle before it calls `beat`; None: as long as it likes."""
+    """How long the writing thread may be idle before it calls `beat`; None: unbounded."""
 
     def read(self, run: Callable[[Connection], Result]) -> Result:
-        """What `run` gives in a read transaction: one snapshot. May run it again."""
+        """Run `run` in a read transaction, with one snapshot; its result. May run it again."""
 
     def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
-        """What `run` gave in a transaction that is durable now; nothing of it happened when this raises anything but
-        MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
-        durable may be lost with the machine until a later one is that has to be."""
+        """Run `run` in a write transaction; its result, once the transaction is durable. When this raises anything but
+        MetadataUnavailable, nothing was committed. May run it again if the first run was certainly rolled back. A
+        transaction that need not be durable may be lost with the machine until a durable one is committed after it."""
 
     def now(self, connection: Connection | None = None) -> float:
-        """The database's time, epoch seconds: in a write's transaction that of the transaction, which is never before
-        an earlier one's; else as far as it is known."""
+        """The database's time in epoch seconds. In a write it is the transaction's, never before an earlier one's;
+        otherwise as far as it is known."""
 
     def warnings(self) -> Sequence[str]:
         """Problems that do not stop the service, for /readyz."""
 
     def announce(self, connection: Connection, changes: Changes) -> Announcement | None:
-        """Last in a write's transaction: tell other services what it changes. None where there can be none."""
+        """Last in a write's transaction: notify other services of its changes. None if there can be none."""
 
     def beat(self) -> None: ...
 
@@ -97,7 +97,7 @@ class _Write:
 
 
 class Store:
-    """An open database and its threads. `close` ends them; what was queued is finished first.
+    """An open database and its threads. `close` ends them after all queued work.
 
     `clock` replaces the database's time in tests."""
 
@@ -124,8 +124,8 @@ class Store:
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it defers is written in the background. MetadataUnavailable
-        when no reader is free in time."""
+        """Run in a read transaction, with one snapshot. Deferred writes are done in the background.
+        MetadataUnavailable when no reader is free in time."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(READER_SECONDS):
@@ -147,10 +147,10 @@ class Store:
     async def write(
         self, run: Callable[[Transaction], Result], *, deadline: Deadline = NEVER, durable: bool = True
     ) -> Result:
-        """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
-        A cancelled caller's write may still happen, though none begins after its deadline: MetadataUnavailable. That is
-        checked before a transaction begins, which then costs nothing, and in it, when no other service writes: so a
-        write whose caller has gone on never comes after what the caller did next."""
+        """Run in a write transaction, durable when this returns unless it need not be and does not ask for it. The
+        write of a cancelled caller may still happen, but none begins after its deadline: MetadataUnavailable. The
+        deadline is checked before the transaction, and in it, when no other service writes: so a late write never
+        comes after what its caller did next."""
         try:
             return await self._enqueue(run, deadline, durable)
         except NeedsDurability:
@@ -198,7 +198,7 @@ class Store:
         return self._database.read(once)
 
     def _defer(self, deferred: _Deferred) -> None:
-        """On the loop. Beyond `DEFERRED_MAX` the rest is dropped: the next read about the same defers it anew."""
+        """On the loop. Beyond `DEFERRED_MAX` writes are dropped: the next read of the same row defers them again."""
         for key, run in deferred.items():
             if len(self._deferred) < DEFERRED_MAX:
                 self._deferred.setdefault(key, run)
@@ -206,7 +206,7 @@ class Store:
             self._writing_deferred = asyncio.create_task(self._write_deferred())
 
     async def _write_deferred(self) -> None:
-        """Until nothing is pending. What fails stays so, and is tried again."""
+        """Write until nothing is pending. A failed batch stays pending and is retried."""
         failed = False
         while batch := dict(islice(self._deferred.items(), DEFERRED_BATCH)):
             try:
@@ -248,7 +248,7 @@ class Store:
                     break
                 group.append(more)
             changes, announcement = self._write_group(group)
-            with suppress(RuntimeError):  # its loop has ended, and with it its callers
+            with suppress(RuntimeError):  # its loop, and with it its callers, have ended
                 first.loop.call_soon_threadsafe(self._settle, group, changes, announcement)
 
     def _write_group(self, group: list[_Write]) -> tuple[Changes, Announcement | None]:
@@ -260,16 +260,14 @@ class Store:
                 return self._database.write(partial(run, live), durable=any(write.durable for write in live))
             except _WriteFailed:
                 continue
-            except (
-                BaseException
-            ) as error:  # whatever it was, none of them is known to be committed: it is the error of each
+            except BaseException as error:  # no write of the group is known to be committed: each gets this error
                 for write in live:
                     write.error = error
                 break
         return Changes(), None
 
     def _drop_expired(self, group: list[_Write]) -> list[_Write]:
-        """Those whose clients still wait; the others have their answer, and cost no transaction."""
+        """The writes whose deadline is not over; the others are answered without a transaction."""
         now, found = self.now(), []
         for write in group:
             try:
@@ -281,7 +279,7 @@ class Store:
         return found
 
     def _settle(self, group: list[_Write], changes: Changes, announcement: Announcement | None) -> None:
-        """On the loop: answer all, those that changed something after the wait for their announcement."""
+        """On the loop: answer all writes; those with changes after the wait for their announcement."""
         waiting = self._committed(changes, announcement) if changes else None
         if waiting is None:
             return _answer(group)
@@ -291,7 +289,7 @@ class Store:
         task.add_done_callback(self._settling.discard)
 
     def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
-        """The writes of the group with nothing between them: seldom does one fail, and then all is undone."""
+        """Run the group's writes without savepoints; if one fails, which is rare, all are rolled back."""
         changes = Changes()
         for write in group:
             try:
@@ -306,7 +304,7 @@ class Store:
         return changes, self._database.announce(connection, changes) if changes else None
 
     def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
-        """The same, each behind a savepoint of its own."""
+        """The same with a savepoint for each write."""
         changes = Changes()
         for write in group:
             write.error = None
@@ -314,8 +312,8 @@ class Store:
             try:
                 write.result, more = self._run(write, connection)
             except (OperationalError, InternalError):
-                raise  # the database itself: a full disk, a time-out may have ended the whole transaction
-            except Exception as error:  # whatever an operation raises is its caller's answer, not the writer's end
+                raise  # a full disk or a time-out may have ended the whole transaction
+            except Exception as error:  # an operation's exception goes to its caller and must not end this thread
                 savepoint.rollback()
                 write.error = error
             else:
@@ -338,7 +336,7 @@ def _run_batch(batch: _Deferred, tx: Transaction) -> None:
 
 
 class _WriteFailed(Exception):
-    """One write of a group failed: the others are done without it."""
+    """One write of a group failed: the others are repeated without it."""
 
 
 async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:

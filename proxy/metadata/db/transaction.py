@@ -1,4 +1,4 @@
-"""One transaction, as an operation sees it: the connection, the moment, and what it leaves to be done.
+"""One transaction, as an operation sees it: connection, time, changes and deferred writes.
 
 Operations are plain functions `(transaction, …) -> record`. They report which repositories' cached answers they have
 changed; the store increments their epochs after the commit, before the answer. Must not know HTTP.
@@ -21,9 +21,9 @@ FoundRow: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What ECR answers say about this registry, and how much it may hold. `repository_uri` has the fields {account},
-    {region} and {name}; `account` is the default one, whose registry a bare host is. Access keys end `key_seconds`
-    after they were made (None: they do not), but for `lasting_key`, the id of the one that the settings give."""
+    """Settings of this registry that operations need. `repository_uri` has the fields {account}, {region} and {name};
+    `account` is the default one, whose registry has the bare host name. Access keys expire `key_seconds` after their
+    creation (None: never), except `lasting_key`, the id of the settings' key."""
 
     region: str = "us-east-1"
     repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
@@ -32,6 +32,7 @@ class Registry:
     key_seconds: float | None = None
     lasting_key: str = ""
     expire_unpulled: bool = False  # `[lifecycle]`
+    archives: bool = False  # `[archive]` names a place where layers of archived images go
     peer_regions: frozenset[str] = frozenset()  # that images may be replicated to beside `region`
 
     def key_expires(self, access_key_id: str, created: float) -> float | None:
@@ -43,7 +44,7 @@ class Registry:
 
 @dataclass(slots=True)
 class Changes:
-    """What cached answers a write has invalidated: those of (account, repository) pairs, of identities, or all."""
+    """The cached answers that a write invalidates: those of (account, repository) pairs, of identities, or all."""
 
     repositories: set[tuple[str, str]] = field(default_factory=set)
     identity: bool = False
@@ -59,15 +60,15 @@ class Changes:
 
 
 class NeedsDurability(Exception):
-    """A transaction that need not be durable is about to write what a power cut may not undo: it is run anew."""
+    """A transaction that was begun as not durable must be durable after all: it is run again."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """`now` is epoch seconds. What is written is `durable` once it is answered, or else as a `Database` says.
+    """`now` is epoch seconds. If `durable`, its writes are durable once answered; else see `Database.write`.
 
-    `deferred` holds what this read wants written some time after it, by a key that says what it is about: a second one
-    about the same is not needed. `pending` holds what earlier reads of this service deferred and is not written yet."""
+    `deferred` holds writes that this read leaves for later, by a key that identifies them, so that each is deferred
+    once. `pending` holds the deferred writes of earlier reads that are not done yet."""
 
     connection: Connection
     now: float
@@ -82,6 +83,6 @@ class Transaction:
         self.changes.repositories.add((account, repository))
 
     def need_durability(self) -> None:
-        """From here on the transaction must be durable; raises NeedsDurability where it is not."""
+        """Make the transaction durable from here on; raises NeedsDurability if it was begun otherwise."""
         if not self.durable:
             raise NeedsDurability

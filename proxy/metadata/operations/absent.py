@@ -1,13 +1,13 @@
-"""What images of an upstream name and what is not here yet, as rows that turn into an image's holds as it comes.
+"""Rows for content that an upstream's image names and that is not stored here yet.
 
-    import of a manifest     rows for each blob and child that the repository has not           `record`
-    commit of a blob         its rows become `image_blobs`, and uses of the link                `adopt_blob`
-    import of a child        its rows become `image_children`                                   `adopt_manifest`
-    push of the same image   whoever pushes brings all: what is here is adopted, else refused   `require_complete`
-    removal of the image     its rows go                                                        `forget`
+    import of a manifest     adds a row for each blob and child that the repository lacks        `record`
+    commit of a blob         its rows become `image_blobs`, and count as uses of the link        `adopt_blob`
+    import of a child        its rows become `image_children`                                    `adopt_manifest`
+    push of the same image   adopts what is here; refused if anything is still absent            `require_complete`
+    removal of the image     removes its rows                                                    `forget`
 
-Each in the transaction that causes it, so an image's holds and its absent content are at all times what its manifest
-names. Called by `pushes`, `uploads`, `manifests` and `mirror`; must not know why something is absent.
+All in the transaction that causes it: an image's references and its absent content are together always what its
+manifest names. Called by `pushes`, `uploads`, `manifests` and `mirror`; must not know why something is absent.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def record(
     blobs_here: Mapping[str, int],
     children_here: Sequence[str],
 ) -> None:
-    """Of a manifest that is imported, the rows of what is not here."""
+    """Add the rows of an imported manifest's absent content."""
     rows: list[dict[str, Any]] = []
     for digest, size in facts.blobs:
         if digest not in blobs_here:
@@ -78,7 +78,7 @@ def record(
 
 
 def adopt_blob(tx: Transaction, repository_id: int, digest: str, blob_id: int) -> None:
-    """The blob is linked: the images that wait for it hold it from now on."""
+    """Turn the rows of a blob that is now linked into references of the images that name it."""
     waiting = tx.connection.execute(
         _WAITING, {"repository": repository_id, "digest": digest, "kind": ABSENT_BLOB}
     ).all()
@@ -95,7 +95,7 @@ def adopt_blob(tx: Transaction, repository_id: int, digest: str, blob_id: int) -
 
 
 def adopt_manifest(tx: Transaction, repository_id: int, digest: str, child_id: int) -> None:
-    """The manifest is here: the indexes that wait for it list it from now on."""
+    """Turn the rows of a manifest that is now stored into references of the indexes that list it."""
     waiting = tx.connection.execute(
         _WAITING, {"repository": repository_id, "digest": digest, "kind": ABSENT_MANIFEST}
     ).all()
@@ -106,7 +106,7 @@ def adopt_manifest(tx: Transaction, repository_id: int, digest: str, child_id: i
 
 
 def of_image(tx: Transaction, image_id: int) -> tuple[list[str], list[str]]:
-    """Digests of the blobs, and of the manifests, that are not here."""
+    """The digests of an image's absent blobs and of its absent manifests."""
     rows = tx.connection.execute(_OF_IMAGE, {"image": image_id}).all()
     return (
         [row.digest for row in rows if row.kind == ABSENT_BLOB],

@@ -1,8 +1,8 @@
 """An account's settings of its registry, each a column of its row.
 
-REGISTRY_POLICY_SCOPE says which actions a registry policy may speak of, BLOB_MOUNTING whether a layer may be linked
-from another repository of the account; both count from the next request on. BASIC_SCAN_TYPE_VERSION is kept for those
-who ask. Source: ECR API reference, "PutAccountSetting".
+REGISTRY_POLICY_SCOPE decides which actions a registry policy may name, BLOB_MOUNTING whether a layer may be linked
+from another repository of the account; both take effect with the next request. BASIC_SCAN_TYPE_VERSION is stored and
+returned, and has no effect. Source: ECR API reference, "PutAccountSetting".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def get_account_setting(tx: Transaction, account: str, parameters: Parameters) -
 
 @ecr_operation("PutAccountSetting", write=True)
 def put_account_setting(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """A registry policy that stands stays as it is; under V1 only what V1 knows of it counts."""
+    """An existing registry policy stays as it is; under V1 only the actions that V1 knows count."""
     name, value = parameters["name"], parameters["value"]
     column, values = _setting(name)
     if value not in values:

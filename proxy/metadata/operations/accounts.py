@@ -1,8 +1,8 @@
-"""Accounts: opened with a root and an administrator, listed, closed; and what a first start makes.
+"""Accounts: opened with a root and an administrator, listed, closed; and the bootstrap of a first start.
 
-A closed account keeps its rows and serves nothing: its keys, tokens and repositories are as if they were not there,
-from the next request on. An administrator is a user to whom AWS's AdministratorAccess is attached: what its account
-takes from it later stays taken, until the settings give a key (`bootstrap`).
+A closed account keeps its rows, but from the next request on its keys, tokens and repositories do not exist for
+clients. An administrator is a user with AWS's AdministratorAccess attached. Rights that the account takes from it stay
+taken, until the settings give a key (`bootstrap`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, attached_policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations.identity import described, unique_id
+from proxy.metadata.operations.identity import principal_of, unique_id
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Account, Principal, PrincipalKind
@@ -28,10 +28,10 @@ _NUMBER = re.compile("[0-9]{12}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """An account's administrator, None where it was deleted, and the ids of its active keys.
+    """An account's administrator, None if it was deleted, and the ids of its active keys.
 
-    `settled`: it has had a key, so that a start makes none by itself any more. `recovered` is what the settings' key
-    gave it back, in words for the log.
+    `settled`: it once had a key, so a start makes none any more. `recovered` lists for the log what the settings' key
+    restored.
     """
 
     administrator: Principal | None
@@ -48,11 +48,11 @@ def bootstrap(
     sealed_secret: bytes | None = None,
     replaces: bool = True,
 ) -> Bootstrapped:
-    """Make the account and its administrator unless they were there; a key that is given becomes its only one, and the
-    administrator is one again whatever has happened to it.
+    """Make the account and its administrator if they do not exist. With `replaces` the given key becomes the
+    administrator's only one, and all its rights are restored.
 
-    Without `replaces` a key is taken only where there never was one: of several first starts at once, one makes it; and
-    nothing comes back that was taken away on purpose.
+    Without `replaces` the key counts only if there never was one: of several first starts at once, one makes it, and
+    rights that were taken away on purpose stay away.
     """
     first_key_at = _opened(tx, account)
     given = access_key_id is not None and sealed_secret is not None
@@ -76,15 +76,15 @@ def bootstrap(
         access_keys.c.principal_id == row.principal_id, access_keys.c.active
     )
     keys = sorted(tx.connection.execute(held).scalars())
-    return Bootstrapped(described(tx, row), tuple(keys), first_key_at is not None, recovered)
+    return Bootstrapped(principal_of(tx, row), tuple(keys), first_key_at is not None, recovered)
 
 
 @operation(AccountPort, write=True)
 def create_account(
     tx: Transaction, account: str, access_key_id: str, sealed_secret: bytes, administrator: str
 ) -> Principal:
-    """A new account whose administrator (the name of a user) has this key. Failure(EntityAlreadyExists), also for one
-    that was closed: what its policies elsewhere allow must not come to somebody else."""
+    """A new account whose administrator (the name of a user) has this key. Failure(EntityAlreadyExists), also for a
+    closed account: what policies elsewhere allow it must not go to a new owner."""
     if not _NUMBER.fullmatch(account):
         raise Failure(Code.VALIDATION_ERROR, f"An account is 12 digits, not {account[:64]!r}.")
     if tx.connection.execute(select(accounts.c.account).where(accounts.c.account == account)).first() is not None:
@@ -99,14 +99,14 @@ def create_account(
 
 @operation(AccountPort, name="accounts")
 def list_accounts(tx: Transaction) -> Sequence[Account]:
-    """All of them, also closed ones, in order."""
+    """All accounts in order, closed ones too."""
     rows = tx.connection.execute(select(accounts).order_by(accounts.c.account))
     return [Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes) for row in rows]
 
 
 @operation(AccountPort, write=True)
 def close_account(tx: Transaction, account: str) -> Account:
-    """Close it for good; once more changes nothing. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
+    """Close an account for good; idempotent. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
     if account == tx.registry.account:
         raise Failure(
             Code.UNMODIFIABLE_ENTITY,
@@ -120,17 +120,19 @@ def close_account(tx: Transaction, account: str) -> Account:
     if row.closed_at is None:
         tx.connection.execute(update(accounts).where(accounts.c.account == account).values(closed_at=tx.now))
         row = tx.connection.execute(mine).one()
-    tx.changes.everything = True  # keys, roles, and each of its repositories; whoever closed it may still wait for all
+    tx.changes.everything = (
+        True  # keys, roles, repositories; also if it was closed: that write may not be announced yet
+    )
     return Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes)
 
 
 def _opened(tx: Transaction, account: str) -> float | None:
-    """When the account's administrator first had a key; the account and its root are made where there are none."""
+    """When the account's administrator first had a key. Makes the account and its root if they do not exist."""
     row = tx.connection.execute(select(accounts.c.first_key_at).where(accounts.c.account == account)).one_or_none()
     if row is not None:
         found: float | None = row.first_key_at
         return found
-    # Nobody keeps that an account is not there, so there is nothing to make them forget.
+    # Absence is never cached, so a new account invalidates nothing.
     tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
     tx.connection.execute(
         insert(principals).values(
@@ -171,7 +173,7 @@ def _make_administrator(tx: Transaction, account: str, name: str) -> None:
 
 
 def _recover(tx: Transaction, row: FoundRow) -> tuple[str, ...]:
-    """Give the administrator back what makes it one; what was missing."""
+    """Restore what makes the user an administrator; what was missing."""
     missing = []
     attached = select(attached_policies.c.policy_arn).where(
         attached_policies.c.holder_id == row.principal_id, attached_policies.c.policy_arn == ADMINISTRATOR_ACCESS
@@ -200,7 +202,7 @@ def _attach(tx: Transaction, principal_id: str) -> None:
 
 
 def _only_key(tx: Transaction, principal_id: str, access_key_id: str, sealed_secret: bytes) -> None:
-    """This key is the administrator's and no other is, whoever had it and whatever it was."""
+    """Make this key the administrator's only one, even if it was another user's."""
     run = tx.connection.execute
     mine, this = access_keys.c.principal_id == principal_id, access_keys.c.access_key_id == access_key_id
     run(delete(access_keys).where(mine, ~this))

@@ -1,6 +1,6 @@
-"""Hashes of the frames of an append that is still under way: full pages, kept before the append is recorded.
+"""Frame hashes of a running append: full pages, stored before the append is recorded.
 
-Apart from `frame_hashes`, which knows no session.
+Apart from `frame_hashes`, which must not know sessions. Called by the service for the worker that appends.
 """
 
 from __future__ import annotations

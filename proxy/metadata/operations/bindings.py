@@ -1,8 +1,9 @@
-"""Stored policies that name principals: ARNs of users, roles and their sessions, bound to unique ids as they are saved.
+"""Binds the principals that a stored policy names (users, roles, sessions of roles) to their unique ids.
 
-Who is deleted and made anew under the same name is somebody else: what a policy allowed stays with the id. Read back, a
-policy is the text that was given, but for who has a new ARN since (it stands there) and who is gone (there stands the
-id), as at AWS. Source: IAM User Guide, "AWS JSON policy elements: Principal".
+A user that is deleted and created again under the same name is another principal: what a policy allows stays with the
+id. A stored policy is returned as it was given, except that renamed principals have their new ARN and deleted ones
+their id, as at AWS. Used by `policies`, `creation_templates` and `iam.roles`. Source: IAM User Guide, "AWS JSON policy
+elements: Principal".
 """
 
 from __future__ import annotations
@@ -21,28 +22,27 @@ from proxy.model.identity import Tags
 
 
 def bind(tx: Transaction, document: Document, text: str) -> Tags:
-    """The unique ids of the users and roles that a policy names, by ARN, and by the ARNs of roles' sessions;
-    `document` is its compiled `text`.
+    """(ARN, unique id) of each user, role and role session that a policy names; `document` is the compiled `text`.
 
-    PolicyError, in IAM's words, for a user, a role or an account that is not there."""
+    PolicyError, in IAM's words, for a user, a role or an account that does not exist."""
     run = tx.connection.execute
     named = principals_of(text)
-    found = ids_of(tx, named)
+    found = principal_ids(tx, named)
     for arn in named:
         if arn not in found:
-            raise _nobody(arn)
+            raise _invalid_principal(arn)
     elements = [each.principals for each in document.statements if each.principals is not None]
     meant = {number: number for each in elements for number in each.accounts}
     meant |= {arn.split(":")[4]: arn for each in elements for arn in each.sessions}
     there = set(run(select(accounts.c.account).where(accounts.c.account.in_(sorted(meant)))).scalars())
     for number in sorted(meant.keys() - there):
-        raise _nobody(meant[number])
+        raise _invalid_principal(meant[number])
     return tuple((arn, found[arn]) for arn in named)
 
 
-def ids_of(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
-    """The unique ids that ARNs of users, roles and roles' sessions stand for now; those that are not there are left
-    out. A session's ARN has its role's name without the path, in the same case."""
+def principal_ids(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
+    """The current unique ids of users, roles and role sessions by ARN; unknown ones are left out. A session's ARN has
+    its role's name without the path, in the same case."""
     run = tx.connection.execute
     owners = sorted({arn.split(":")[4] for arn in named})
     rows = run(
@@ -64,13 +64,13 @@ def ids_of(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def stored(bound: Tags) -> str | None:
-    """As a row holds them."""
+def to_column(bound: Tags) -> str | None:
+    """The bindings as the value of a column."""
     return json.dumps(bound, separators=(",", ":")) if bound else None
 
 
-def shown(tx: Transaction, text: str, saved: str | None) -> str:
-    """A stored policy as it is read back."""
+def current_text(tx: Transaction, text: str, saved: str | None) -> str:
+    """A stored policy as clients read it: with the current ARNs of its principals."""
     bound: list[tuple[str, str]] = [(arn, found) for arn, found in json.loads(saved or "[]")]
     if not bound:
         return text
@@ -85,22 +85,22 @@ def shown(tx: Transaction, text: str, saved: str | None) -> str:
             moved[arn] = now.get(found, found)
         elif found not in now:  # a role's name does not change
             moved[arn] = f"{found}:{arn.rpartition('/')[2]}"
-    moved = {arn: told for arn, told in moved.items() if told != arn}
+    moved = {arn: current for arn, current in moved.items() if current != arn}
     return rebound_text(text, moved) if moved else text
 
 
-def is_whole(tx: Transaction, saved: str | None) -> bool:
-    """Whether everybody is still there whom a stored policy was bound to."""
+def principals_exist(tx: Transaction, saved: str | None) -> bool:
+    """Whether all principals still exist that a stored policy was bound to."""
     ids = {found for _, found in json.loads(saved or "[]")}
     there = tx.connection.execute(select(principals.c.principal_id).where(principals.c.principal_id.in_(ids))).scalars()
     return ids <= set(there)
 
 
-def role_now(tx: Transaction, principal_id: str) -> str | None:
-    """The ARN that a role has now; None for one that is gone."""
+def current_role_arn(tx: Transaction, principal_id: str) -> str | None:
+    """A role's current ARN; None if it was deleted."""
     found = select(principals.c.arn).where(principals.c.principal_id == principal_id)
     return tx.connection.execute(found).scalar()
 
 
-def _nobody(arn: str) -> PolicyError:
+def _invalid_principal(arn: str) -> PolicyError:
     return PolicyError(f'Invalid principal in policy: "AWS":"{arn}"')

@@ -1,4 +1,4 @@
-"""Blobs as a repository sees them: look-up, links, mounts, quarantine."""
+"""Blobs as a repository sees them: look-up, links, mounts, quarantine. Called by the service and by `upload_commit`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 
 RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
-OUTDATED_MAX = 1000  # repositories that are named when their blob changes: some milliseconds of look-ups
-
-# Asked at every layer of every pull: made once, as making a statement costs as much as running it.
+OUTDATED_MAX = 1000  # repositories invalidated one by one when their blob changes: some milliseconds of look-ups
+# Run for every layer of every pull. Built once, because building a statement costs as much as running it.
 _SEEN = (
     select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.uses, blob_links.c.touched_at)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
@@ -67,12 +66,13 @@ def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
 
 
 def defer_renewal(tx: Transaction, link: FoundRow) -> None:
-    """Renew the grace of a link that this read has found, if no image uses it: a used one's begins when that ends.
+    """Renew the grace of a link that this read has found, if no image uses it; a used link's grace begins when its
+    last use ends.
 
-    A read that says a layer is there lets a client skip its upload, so the layer must then stay for the grace (24 h).
-    The read does not wait for the renewal, which is due an hour after the last one, 23 h before the grace ends: `Store`
-    tries it again until it is written, and until then this service's `collect_blobs` leaves the link alone. Where a
-    service dies before it could write, the next read finds the renewal still due."""
+    After a read that reports a layer, a client skips its upload, so the layer must stay for the grace (24 h). The read
+    does not wait for the renewal, which is due an hour after the last one, 23 h before the grace ends. `Store` retries
+    it until it is written; until then this service's `collect_blobs` keeps the link. If a service dies before the
+    write, the next read defers it again."""
     if not link.uses and link.touched_at <= tx.now - RENEW_SECONDS:
         repository_id, blob_id = link.repository_id, link.blob_id
         tx.deferred[renewal(repository_id, blob_id)] = lambda later: touch(later, repository_id, blob_id)
@@ -90,8 +90,8 @@ def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int = 6
 
 @operation(BlobPort)
 def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encryption: str = "") -> Sequence[str]:
-    """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
-    sort would cost more than to look at those few. None of a blob that is quarantined."""
+    """At most `limit` of the repositories that hold the blob, in no order: a base image's layer has thousands, which
+    would be slow to sort. Empty for a quarantined blob."""
     return tuple(
         tx.connection.execute(
             select(repositories.c.name)
@@ -103,7 +103,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
                 blobs.c.encryption == encryption,
                 blobs.c.quarantined_for.is_(None),
             )
-            .where(repositories.c.account != DELETED)  # whose links are still to go; no way in for SQLite
+            .where(repositories.c.account != DELETED)  # their links are not removed yet
             .limit(limit)
         ).scalars()
     )
@@ -113,7 +113,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
 def mount_blob(
     tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: CreateOnPush
 ) -> Mounted:
-    """Never from a repository of another encryption: a blob is opened by one key. A link outdates nothing."""
+    """Never from a repository with another KMS key: one key decrypts a blob. A new link invalidates nothing."""
     target = find_repository(tx, account, repository)
     if target is None and create is CreateOnPush.NO:
         need_repository(tx, account, repository)
@@ -177,10 +177,10 @@ def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
 
 
 def outdate_blob(tx: Transaction, object_key: str) -> None:
-    """Announce that the blob's row has changed to those repositories that link it; beyond `OUTDATED_MAX`, to all.
+    """Invalidate cached answers of the repositories that link the blob, or of all beyond `OUTDATED_MAX`.
 
-    Called after the row was written: its lock orders this with a mount elsewhere, whose link is either seen here or
-    made by one who has seen the new row."""
+    Called after the row was written: its lock orders this with a concurrent mount, whose link is either seen here or
+    made after the new row was read."""
     linked = tx.connection.execute(_LINKED_BY, {"key": object_key, "limit": OUTDATED_MAX + 1}).all()
     if len(linked) > OUTDATED_MAX:
         tx.changes.everything = True
@@ -189,15 +189,15 @@ def outdate_blob(tx: Transaction, object_key: str) -> None:
 
 
 def outdate_healed(tx: Transaction, object_key: str, discard: str | None) -> None:
-    """The same for a session's commit if it healed a blob, which then discards another object than the session's own:
-    no other commit outdates anything. A repeated commit announces it as well, since the service that committed may have
-    been killed before it did."""
+    """The same for a commit that healed a blob: only then the discarded object is not the session's own. Other commits
+    invalidate nothing. A repeated commit invalidates again, because the service that committed may have been killed
+    before it did."""
     if discard is not None and discard != object_key:
         outdate_blob(tx, object_key)
 
 
 def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> bool:
-    """Make the link, or renew its grace; whether it was made."""
+    """Make the link, or renew its grace; whether it is new."""
     if touch(tx, repository_id, blob_id):
         return False
     link_new_blob(tx, repository_id, blob_id)
@@ -206,7 +206,7 @@ def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> bool:
 
 
 def link_new_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
-    """Of a blob that counts its first link already."""
+    """Make the first link of a new blob, which counts it already."""
     tx.connection.execute(_LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now})
 
 

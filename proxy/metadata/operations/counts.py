@@ -1,11 +1,11 @@
-"""Counters of quotas beside what they count: read through by `wharfage check`, counted anew where they are wrong.
+"""Compares counters with the rows that they count, for `wharfage check`, and corrects them.
 
     accounts.repositories    repositories.images    images.tags, and images.tagged: whether there is one
     blob_links.uses: images of the repository that need the blob    blobs.links: repositories that hold it
-    repositories.bytes, repositories.manifest_bytes, accounts.bytes: `usage` says of what
+    repositories.bytes, repositories.manifest_bytes, accounts.bytes: see `usage`
 
-By uses and links the sweep finds what it may remove. What is left of deleted repositories (`removal`) is nobody's, and
-counted no more, but for the links that still hold blobs.
+The sweep finds removable blobs by uses and links. Rows left of deleted repositories (`removal`) are not counted, except
+links, which still hold blobs. Called by `jobs.counts`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from proxy.model.records import Miscount
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """`rows` have the columns of `key`, `kept`, `counted`, `stands` (the counter is right) and `shown`."""
+    """`rows` have the columns of `key`, `recorded` (the counter), `counted`, `is_correct` and `display_name`."""
 
     key: tuple[Column[Any], ...]
     rows: Select[Any]
@@ -64,7 +64,7 @@ _LINKS = _counted(blob_links.c.blob_id == blobs.c.blob_id)
 
 # Bytes, as `usage` counts them.
 BLOBS_SUMMED = 200_000
-"""Of an account with more, the bytes are taken for right: to sum them keeps a transaction open for too long."""
+"""The bytes of an account with more blobs are not checked: the sum would keep a transaction open for too long."""
 
 
 def _sum(column: Column[Any], *same: ColumnElement[bool]) -> ScalarSelect[int]:
@@ -100,10 +100,10 @@ NOUNS = {
         (accounts.c.account,),
         select(
             accounts.c.account,
-            accounts.c.repositories.label("kept"),
+            accounts.c.repositories.label("recorded"),
             _REPOSITORIES.label("counted"),
-            (accounts.c.repositories == _REPOSITORIES).label("stands"),
-            accounts.c.account.label("shown"),
+            (accounts.c.repositories == _REPOSITORIES).label("is_correct"),
+            accounts.c.account.label("display_name"),
         ),
         {"repositories": _REPOSITORIES},
     ),
@@ -111,10 +111,10 @@ NOUNS = {
         (repositories.c.repository_id,),
         select(
             repositories.c.repository_id,
-            repositories.c.images.label("kept"),
+            repositories.c.images.label("recorded"),
             _IMAGES.label("counted"),
-            (repositories.c.images == _IMAGES).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+            (repositories.c.images == _IMAGES).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name).label("display_name"),
         ).where(repositories.c.account != DELETED),
         {"images": _IMAGES},
     ),
@@ -122,10 +122,10 @@ NOUNS = {
         (images.c.image_id,),
         select(
             images.c.image_id,
-            images.c.tags.label("kept"),
+            images.c.tags.label("recorded"),
             _TAGS.label("counted"),
-            ((images.c.tags == _TAGS) & (images.c.tagged == _TAGGED)).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name + "@" + images.c.digest).label("shown"),
+            ((images.c.tags == _TAGS) & (images.c.tagged == _TAGGED)).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name + "@" + images.c.digest).label("display_name"),
         )
         .join(repositories, repositories.c.repository_id == images.c.repository_id)
         .where(repositories.c.account != DELETED),
@@ -136,10 +136,10 @@ NOUNS = {
         select(
             blob_links.c.repository_id,
             blob_links.c.blob_id,
-            blob_links.c.uses.label("kept"),
+            blob_links.c.uses.label("recorded"),
             _USES.label("counted"),
-            (blob_links.c.uses == _USES).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name + "@" + blobs.c.digest).label("shown"),
+            (blob_links.c.uses == _USES).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name + "@" + blobs.c.digest).label("display_name"),
         )
         .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
         .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
@@ -150,10 +150,10 @@ NOUNS = {
         (blobs.c.blob_id,),
         select(
             blobs.c.blob_id,
-            blobs.c.links.label("kept"),
+            blobs.c.links.label("recorded"),
             _LINKS.label("counted"),
-            (blobs.c.links == _LINKS).label("stands"),
-            (blobs.c.account + "/" + blobs.c.digest).label("shown"),
+            (blobs.c.links == _LINKS).label("is_correct"),
+            (blobs.c.account + "/" + blobs.c.digest).label("display_name"),
         ),
         {"links": _LINKS},
     ),
@@ -161,10 +161,12 @@ NOUNS = {
         (repositories.c.repository_id,),
         select(
             repositories.c.repository_id,
-            repositories.c.bytes.label("kept"),
+            repositories.c.bytes.label("recorded"),
             _IN_REPOSITORY.label("counted"),
-            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label(
+                "is_correct"
+            ),
+            (repositories.c.account + "/" + repositories.c.name).label("display_name"),
         ).where(repositories.c.account != DELETED),
         {"bytes": _IN_REPOSITORY, "manifest_bytes": _MANIFESTS},
     ),
@@ -172,10 +174,10 @@ NOUNS = {
         (accounts.c.account,),
         select(
             accounts.c.account,
-            accounts.c.bytes.label("kept"),
+            accounts.c.bytes.label("recorded"),
             _IN_ACCOUNT.label("counted"),
-            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("stands"),
-            accounts.c.account.label("shown"),
+            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("is_correct"),
+            accounts.c.account.label("display_name"),
         ),
         {"bytes": _IN_ACCOUNT},
     ),
@@ -186,13 +188,17 @@ NOUNS = {
 def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
     found = _noun(noun)
     rows = tx.connection.execute(found.rows.where(_beyond(found, after)).order_by(*found.key).limit(limit)).all()
-    wrong = tuple(Miscount(noun, _text(found, row), row.shown, row.kept, row.counted) for row in rows if not row.stands)
+    wrong = tuple(
+        Miscount(noun, _text(found, row), row.display_name, row.recorded, row.counted)
+        for row in rows
+        if not row.is_correct
+    )
     return wrong, _text(found, rows[-1]) if len(rows) == limit else None
 
 
 @operation(UpkeepPort, write=True, settles=True)
 def recount(tx: Transaction, noun: str, key: str) -> None:
-    """A row's grace begins anew: by its wrong counter it may have been due for long."""
+    """Correct a row's counter and restart its grace: by the wrong counter it may have been overdue for removal."""
     found = _noun(noun)
     table = found.key[0].table
     renewed = {"touched_at": tx.now} if "touched_at" in table.c else {}
@@ -209,7 +215,7 @@ def recount_links(tx: Transaction, blob_id: int) -> None:
 
 
 def restore_links(tx: Transaction, blob_id: int) -> None:
-    """Make the links that are missing of repositories whose images need the blob."""
+    """Make the missing links of repositories whose images need the blob."""
     linked = select(blob_links.c.blob_id).where(
         blob_links.c.blob_id == image_blobs.c.blob_id, blob_links.c.repository_id == image_blobs.c.repository_id
     )
@@ -236,7 +242,7 @@ def _beyond(noun: _Noun, after: str) -> ColumnElement[bool]:
 
 
 def _text(noun: _Noun, row: FoundRow) -> str:
-    """A row's key: the numbers of its columns with a slash between them, or an account."""
+    """A row's key as text: its columns' numbers joined by slashes, or an account."""
     return "/".join(str(row[place]) for place in range(len(noun.key)))
 
 

@@ -1,9 +1,9 @@
-"""The repository of a push: the one that is there, or one that the push makes.
+"""Finds the repository of a push, or creates it.
 
-What is made follows the creation template whose prefix matches longest, of those that are for CREATE_ON_PUSH; where a
-registry has templates and none of them matches, nothing is made, and where it has none at all it is the sender's
-setting that says. All in the push's own transaction: of two that race, one makes it. Source: ECR User Guide, "Creating
-a repository on push".
+The creation template for CREATE_ON_PUSH with the longest matching prefix applies. If a registry has templates and none
+matches, no repository is created; if it has none, the sender's setting decides. It happens in the push's transaction:
+of two concurrent pushes one creates it. Called by `uploads`, `pushes`, `mirror` and `replicas`. Source: ECR User Guide,
+"Creating a repository on push".
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CREATE_ON_PUSH, PULL_THROUGH_CACHE, REPLICATION = "CREATE_ON_PUSH", "PULL_THROUG
 def need_or_make_repository(
     tx: Transaction, account: str, name: str, create: CreateOnPush, purpose: str = CREATE_ON_PUSH
 ) -> tuple[int, bool]:
-    """Its row's id, and whether it was made now. RepositoryNotFound, LimitExceeded. For PULL_THROUGH_CACHE and
-    REPLICATION it is made also where there are templates and none matches, as at ECR."""
+    """The repository's row id, and whether it was created. RepositoryNotFound, LimitExceeded. For PULL_THROUGH_CACHE
+    and REPLICATION it is created even if there are templates and none matches, as at ECR."""
     purpose = REPLICATION if create is CreateOnPush.REPLICA else purpose
     found = find_repository(tx, account, name)
     if found is not None:
@@ -45,7 +45,7 @@ def need_or_make_repository(
 
 
 def encryption_to_be(tx: Transaction, account: str, name: str, create: CreateOnPush) -> str:
-    """`repositories.encryption_of` one that a push would make."""
+    """`repositories.encryption_of` for the repository that a push would create."""
     purpose = REPLICATION if create is CreateOnPush.REPLICA else CREATE_ON_PUSH
     template = _matching(tx, account, name, purpose)
     return "" if template is None else template.kms_key or ""

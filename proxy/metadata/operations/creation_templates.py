@@ -1,12 +1,10 @@
-"""Repository creation templates: what a repository is like that ECR makes on somebody's behalf.
+"""Repository creation templates: the settings of repositories that ECR creates by itself.
 
-A template stands for every name under its prefix, to whose end a `/` is assumed, and the longest prefix counts; ROOT
-stands for all names. `prod` and `prod/` are one prefix, kept as it was spelled. What a template says is held against
-its grammar when it is saved, and whom its policy and `customRoleArn` name is bound then: who is made anew under a name
-later is somebody else, and no repository is made any more for whom the template's author did not mean. Sources:
-botocore's `ecr` model;
-ECR User Guide, "Templates to control repositories created during a pull through cache, create on push, or replication
-action".
+A template applies to all names under its prefix (a `/` at its end is assumed), and the longest prefix counts; ROOT
+applies to all names. `prod` and `prod/` are one prefix, stored as it was spelled. A template is validated when it is
+saved, and the principals of its policy and `customRoleArn` are bound then (`bindings`). If one of them is deleted, no
+repository is created by the template any more. Sources: botocore's `ecr` model; ECR User Guide, "Templates to control
+repositories created during a pull through cache, create on push, or replication action".
 """
 
 from __future__ import annotations
@@ -73,7 +71,7 @@ def create_template(tx: Transaction, account: str, parameters: Parameters) -> di
 
 @ecr_operation("DescribeRepositoryCreationTemplates")
 def describe_templates(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """By prefix, in order. Prefixes that have no template are left out."""
+    """Templates in the order of their prefixes. Prefixes without a template are left out."""
     wanted, token = parameters.get("prefixes"), parameters.get("nextToken")
     listed = select(creation_templates).where(creation_templates.c.account == account)
     if wanted:
@@ -100,8 +98,8 @@ def describe_templates(tx: Transaction, account: str, parameters: Parameters) ->
 
 @ecr_operation("UpdateRepositoryCreationTemplate", write=True)
 def update_template(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Members that are not given stay as they are; an empty text or list takes away what was there. Filters go with a
-    mutability that has none."""
+    """Members that are not given stay; an empty text or list removes a setting. A mutability without filters removes
+    the filters."""
     row = _need(tx, account, parameters["prefix"])
     given = {member: value for member, value in parameters.items() if value is not None and member != "prefix"}
     held = settings_of(row)
@@ -122,9 +120,9 @@ def delete_template(tx: Transaction, account: str, parameters: Parameters) -> di
 
 
 def need_all_there(tx: Transaction, row: FoundRow) -> None:
-    """InvalidParameter where somebody is gone whom the template was bound to."""
-    gone = "" if bindings.is_whole(tx, row.repository_policy_principals) else "the policy"
-    if row.custom_role_id and bindings.role_now(tx, row.custom_role_id) is None:
+    """InvalidParameter if a principal that the template was bound to was deleted."""
+    gone = "" if bindings.principals_exist(tx, row.repository_policy_principals) else "the policy"
+    if row.custom_role_id and bindings.current_role_arn(tx, row.custom_role_id) is None:
         gone = "customRoleArn"
     if gone:
         raise Failure(
@@ -135,7 +133,7 @@ def need_all_there(tx: Transaction, row: FoundRow) -> None:
 
 
 def settings_of(row: FoundRow) -> dict[str, Any]:
-    """A template's members, as they were given or by their defaults; what it has not is left out."""
+    """A template's members as they were given, or their defaults; others are left out."""
     encryption = {"encryptionType": row.encryption_type}
     if row.kms_key is not None:
         encryption["kmsKey"] = row.kms_key
@@ -169,12 +167,12 @@ def _need(tx: Transaction, account: str, prefix: str) -> FoundRow:
 
 
 def _of(statement: Any, row: FoundRow) -> Any:
-    """The statement, about this template alone."""
+    """Narrows a statement to this template."""
     return statement.where(creation_templates.c.account == row.account, creation_templates.c.prefix == row.prefix)
 
 
 def _check(tx: Transaction, account: str, settings: Parameters) -> None:
-    """What the model's shapes cannot say."""
+    """Checks that the model's shapes do not express."""
     check_settings(settings)
     if _encryption(settings)[0] == "KMS_DSSE":  # as CreateRepository
         raise invalid("encryptionConfiguration.encryptionType", "KMS_DSSE is not available in this region")
@@ -183,7 +181,7 @@ def _check(tx: Transaction, account: str, settings: Parameters) -> None:
     tags = settings.get("resourceTags")
     try:
         check_tags(tags or ())
-    except Failure as failure:  # an error of its own in CreateRepository, none of these operations'
+    except Failure as failure:  # CreateRepository has an error code for it, these operations have none
         raise invalid("resourceTags", failure.message) from None
     if settings.get("repositoryPolicy"):
         try:
@@ -196,7 +194,7 @@ def _check(tx: Transaction, account: str, settings: Parameters) -> None:
 
 
 def _check_role(account: str, arn: str | None) -> None:
-    """None is needed to save tags or a KMS key: so does ECR, which wants one as it makes a repository with them."""
+    """Tags or a KMS key may be saved without a role, as at ECR, which requires one when it creates a repository."""
     found = _ROLE.fullmatch(arn) if arn else None
     if arn and (found is None or found[1] != account):
         raise Failure(
@@ -212,7 +210,7 @@ def _encryption(settings: Parameters) -> tuple[str, str | None]:
 
 
 def _row(settings: Parameters) -> dict[str, Any]:
-    """The columns that the operations' members are kept in."""
+    """The columns for the operations' members."""
     row: dict[str, Any] = {column: settings.get(member) or None for member, column in _COLUMNS.items()}
     for member, column in _JSON_COLUMNS.items():
         row[column] = json.dumps(settings[member]) if settings.get(member) else None
@@ -227,23 +225,25 @@ def _row(settings: Parameters) -> dict[str, Any]:
 
 
 def _bound(tx: Transaction, account: str, given: Parameters) -> dict[str, Any]:
-    """The columns of whom the members that are given name; what is not given stays bound as it was."""
+    """The binding columns of the members that are given; others stay bound as they were."""
     row: dict[str, Any] = {}
     policy, role = given.get("repositoryPolicy"), given.get("customRoleArn")
     if policy is not None:
         bound = bind_repository_policy(tx, account, policy).principals if policy else ()
-        row["repository_policy_principals"] = bindings.stored(bound)
+        row["repository_policy_principals"] = bindings.to_column(bound)
     if role is not None:
-        row["custom_role_id"] = bindings.ids_of(tx, [role]).get(role, "") if role else None
+        row["custom_role_id"] = bindings.principal_ids(tx, [role]).get(role, "") if role else None
     return row
 
 
 def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     settings = settings_of(row)
     if row.repository_policy:
-        settings["repositoryPolicy"] = bindings.shown(tx, row.repository_policy, row.repository_policy_principals)
+        settings["repositoryPolicy"] = bindings.current_text(
+            tx, row.repository_policy, row.repository_policy_principals
+        )
     if row.custom_role_id:
-        settings["customRoleArn"] = bindings.role_now(tx, row.custom_role_id) or row.custom_role_id
+        settings["customRoleArn"] = bindings.current_role_arn(tx, row.custom_role_id) or row.custom_role_id
     dates = {"createdAt": row.created_at, "updatedAt": row.updated_at}
     return {"prefix": row.prefix, "resourceTags": [], **settings, **dates}
 

@@ -1,8 +1,8 @@
-"""What opens an installation besides its key files: the long-lived keys in a list, and what a principal holds, revoked.
+"""Lists all long-lived access keys, and revokes a principal's credentials.
 
-A revocation of a user or an account's root makes its keys inactive; that of a role, or of one of its sessions by name,
-concerns temporary credentials alone. Those are known by when they were issued (`auth.revocation`), so that nothing has
-to be kept of each. Asked by commands on the data directory only: no policy is asked here.
+Revoking a user or an account's root makes its keys inactive; revoking a role, or one of its sessions by name, concerns
+temporary credentials only. Those are revoked by their time of issue (`auth.revocation`), so that none has to be stored.
+Called by commands on the data directory only; no policy applies.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
-from proxy.metadata.operations.identity import described, read_revoked
+from proxy.metadata.operations.identity import principal_of, read_revoked
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import CredentialReportEntry, PrincipalKind, Revocation
 
 KEPT_SECONDS = 3 * 86_400
-"""After which an entry is of no use: a session lasts 36 hours at most, and docker's password 12 hours beyond it."""
+"""After which an entry has no effect: a session lasts 36 hours at most, and docker's password 12 hours longer."""
 SESSIONS_MAX = 100
-"""Entries of one role: every decision about it carries them."""
+"""Entries of one role: every decision about it reads them."""
 
 _ROOT = re.compile(r"arn:aws:iam::([0-9]{12}):root", re.ASCII)
 _NAMED = re.compile(r"arn:aws:iam::([0-9]{12}):(?:user|role)/[!-~]{1,640}", re.ASCII)
@@ -35,7 +35,7 @@ _SESSION = re.compile(r"arn:aws:sts::([0-9]{12}):assumed-role/([\w+=,.@-]{1,64})
 
 @operation(AccountPort, name="credentials")
 def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[CredentialReportEntry]:
-    """Keys by id, in order, beyond `after`; those of all accounts."""
+    """The keys of all accounts in the order of their ids, beyond `after`."""
     rows = tx.connection.execute(
         select(access_keys, accounts.c.closed_at)
         .join(principals, principals.c.principal_id == access_keys.c.principal_id)
@@ -47,7 +47,7 @@ def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Creden
     holders = tx.connection.execute(
         select(principals).where(principals.c.principal_id.in_({row.principal_id for row in rows}))
     )
-    held = {row.principal_id: described(tx, row) for row in holders}
+    held = {row.principal_id: principal_of(tx, row) for row in holders}
     return [
         CredentialReportEntry(
             access_key_id=row.access_key_id,
@@ -67,8 +67,8 @@ def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Creden
 
 @operation(AccountPort, write=True)
 def revoke(tx: Transaction, arn: str) -> Revocation:
-    """End what a user, a role, a role's session or an account's root holds; a second time, what was issued since.
-    Failure(InvalidInput) for what is no such ARN, NoSuchEntity for one that is not there, LimitExceeded."""
+    """Revoke the credentials of a user, a role, a role's session or an account's root; again: those issued since.
+    Failure(InvalidInput) for another kind of ARN, NoSuchEntity for an unknown one, LimitExceeded."""
     row, session = _principal(tx, arn)
     until = tx.now + MARGIN_SECONDS
     others = [
@@ -95,7 +95,7 @@ def revoke(tx: Transaction, arn: str) -> Revocation:
 
 
 def _principal(tx: Transaction, arn: str) -> tuple[FoundRow, str]:
-    """The row, and the session's name where it is one."""
+    """The principal's row, and the session's name if the ARN is a session's."""
     root, named, session = _ROOT.fullmatch(arn), _NAMED.fullmatch(arn), _SESSION.fullmatch(arn)
     if root is not None:
         row = tx.connection.execute(select(principals).where(principals.c.principal_id == root[1])).one_or_none()

@@ -1,8 +1,8 @@
 """Rules and targets, as the `events` API has them: the default event bus of an account, and no other.
 
-`(transaction, account, parameters)` to the model's output; input has been validated against botocore's `events` model
-and targets by the door (`ecr.eventbridge`), which knows where events may go. Source: botocore's `events` model;
-texts are EventBridge's own where they were captured.
+`(transaction, account, parameters)` to the model's output. Input was validated against botocore's `events` model, and
+targets by `ecr.eventbridge`, which knows where events may go. Source: botocore's `events` model; texts are
+EventBridge's own where they were captured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAGE = 100
 
 
 def put_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """What exists is replaced, but for its tags and targets, which stay."""
+    """An existing rule is replaced; its tags and targets stay."""
     name, text = parameters["Name"], parameters.get("EventPattern")
     if parameters.get("ScheduleExpression"):
         raise _invalid("ScheduleExpression is not supported here: rules are for events.")
@@ -77,7 +77,7 @@ def list_rules(tx: Transaction, account: str, parameters: Parameters) -> dict[st
 
 
 def delete_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Of one that is not there nothing is said, as at AWS."""
+    """Succeeds for a rule that does not exist, as at AWS."""
     name = parameters["Name"]
     if _targets(tx, account, name, "", 1):
         raise _invalid("Rule can't be deleted since it has targets.")

@@ -2,9 +2,9 @@
 
     emit(tx, account, IMAGE_ACTION, "team/app", {"result": "SUCCESS", "action-type": "PUSH", …})
 
-Nothing is written where no enabled rule matches; an account without rules costs one probe of an index. What is written
-is delivered by a job of the queue for each target and repository, in order, by `jobs.event_delivery`, which asks for
-`next_event` and says how it went by `end_event`.
+Nothing is written if no enabled rule matches; an account without rules costs one index probe. A job of the queue for
+each target and repository delivers the events in order: `jobs.event_delivery` calls `next_event`, then `end_event` with
+the outcome.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from proxy.metadata.event_contract import EventPort
 from proxy.metadata.operations import jobs
 from proxy.metadata.operations.operation import operation
 from proxy.model.event_pattern import matches, parse_pattern
-from proxy.model.events import IMAGE_ACTION, REFERRER_ACTION, EventDelivery, EventSecret, envelope
+from proxy.model.events import IMAGE_ACTION, REFERRER_ACTION, EventDelivery, EventSecret, envelope, precise_time
 from proxy.model.jobs import Job
 
 KIND = "event"
-_PURGED = 500  # deliveries of a target that is gone, removed at a time
+_PURGED = 500  # deliveries of a removed target that are deleted at a time
 
 _ENABLED = select(event_rules.c.name, event_rules.c.pattern).where(
     event_rules.c.account == bindparam("account"), event_rules.c.enabled == true()
@@ -56,7 +56,7 @@ def emit(
     details: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     resources: Sequence[str] = (),
 ) -> None:
-    """One event, or one for each of several details, about a repository of the account."""
+    """Write one event for each of the details, about a repository of the account."""
     rules = tx.connection.execute(_ENABLED, {"account": account}).all()
     if not rules:
         return
@@ -81,7 +81,7 @@ def image_pushed(
     artifact_type: str | None,
     subject: str | None,
 ) -> None:
-    """PUSH of an image: an event for each tag that points to it anew, one without a tag where there is none."""
+    """PUSH of an image: an event for each tag that now points to it, or one without a tag if there is none."""
     about = _image(repository, digest, "PUSH")
     if subject is not None:
         about |= {"manifest-media-type": media_type} | ({"artifact-media-type": artifact_type} if artifact_type else {})
@@ -91,13 +91,27 @@ def image_pushed(
 def image_deleted(
     tx: Transaction, account: str, repository: str, digest: str, tags: Sequence[str], *, subject: str | None = None
 ) -> None:
-    """DELETE of an image, or of tags of one that stays: an event for each of `tags`, without any one without a tag."""
+    """DELETE of an image, or of some of its tags: an event for each of `tags`, or one without a tag if there are
+    none."""
     about = _image(repository, digest, "DELETE")
     emit(tx, account, REFERRER_ACTION if subject else IMAGE_ACTION, repository, _each_tag(about, tags))
 
 
+def storage_class_changed(tx: Transaction, account: str, repository: str, row: FoundRow, target: str) -> None:
+    """UPDATE_STORAGE_CLASS of an image, whose row is given: it was archived, or is active again, now."""
+    about = _image(repository, row.digest, "UPDATE_STORAGE_CLASS") | {
+        "target-storage-class": target,
+        "manifest-media-type": row.media_type,
+    }
+    if row.artifact_type:
+        about["artifact-media-type"] = row.artifact_type
+    if target == "STANDARD":
+        about["last-activated-at"] = precise_time(tx.now)
+    emit(tx, account, REFERRER_ACTION if row.subject else IMAGE_ACTION, repository, about)
+
+
 def has_rules(tx: Transaction, account: str) -> bool:
-    """Whether anybody listens: who must read rows to say what happened asks first."""
+    """Whether the account has rules. Check it before reading rows for an event."""
     return tx.connection.execute(_ENABLED.limit(1), {"account": account}).first() is not None
 
 
@@ -124,7 +138,7 @@ def _deliver(tx: Transaction, account: str, target: int, repository: str, body: 
 
 @operation(EventPort)
 def next_event(tx: Transaction, account: str, target: int, repository: str) -> EventDelivery | None:
-    """The first that is not delivered; None: there is none, or nowhere to deliver it to."""
+    """The first undelivered event; None: there is none, or its target is gone."""
     found = _target(tx, account, target)
     row = tx.connection.execute(_FIRST, {"target": target, "repository": repository}).first()
     if found is None or row is None:
@@ -136,7 +150,7 @@ def next_event(tx: Transaction, account: str, target: int, repository: str) -> E
 
 @operation(EventPort)
 def dead_event(tx: Transaction, account: str, target: int, body: str) -> EventDelivery | None:
-    """The event of a dead job that an operator tries again; None: its target is gone."""
+    """The event of a dead job that an operator retries; None: its target is gone."""
     found = _target(tx, account, target)
     if found is None:
         return None
@@ -145,8 +159,8 @@ def dead_event(tx: Transaction, account: str, target: int, body: str) -> EventDe
 
 @operation(EventPort, write=True)
 def end_event(tx: Transaction, job_id: int, fence: int, delivery_id: int, error: str | None, dead: bool) -> bool:
-    """An attempt has ended: without an error it is delivered; with one it stays first, or, dead, makes way for the next
-    and is a dead job of its own. False when the lease is lost: whoever held it stops."""
+    """Record the outcome of an attempt. Without an error the event is delivered. With one it stays first; if `dead`, it
+    becomes a dead job of its own and the next event follows. False when the lease is lost: the runner must stop."""
     if not jobs.holds(tx, job_id, fence):
         return False
     mine = event_deliveries.c.delivery_id == delivery_id
@@ -166,7 +180,7 @@ def end_event(tx: Transaction, job_id: int, fence: int, delivery_id: int, error:
 
 @operation(EventPort, write=True)
 def drop_events(tx: Transaction, target: int, repository: str) -> int:
-    """Remove some of what was to go to a target that is gone; how many."""
+    """Delete some deliveries of a removed target; how many."""
     if tx.connection.execute(
         select(event_targets.c.target_number).where(event_targets.c.target_number == target)
     ).first():
@@ -191,8 +205,8 @@ def event_secret(tx: Transaction, account: str) -> EventSecret | None:
 
 @operation(EventPort, write=True)
 def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool, keep_seconds: float) -> EventSecret:
-    """The secret in force afterwards: this one, where there is none yet or where it `rotates`; then the one before it
-    signs as well for `keep_seconds`."""
+    """Store the secret if there is none yet, or if it `rotates`; then the previous one signs too for `keep_seconds`.
+    The secret in force afterwards."""
     row = tx.connection.execute(select(event_secrets).where(event_secrets.c.account == account)).first()
     if row is None:
         tx.connection.execute(insert(event_secrets).values(account=account, sealed=sealed, previous_until=0.0))
@@ -206,6 +220,26 @@ def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool
         .values(sealed=sealed, previous=row.sealed, previous_until=until)
     )
     return EventSecret(sealed, row.sealed, until)
+
+
+@operation(EventPort)
+def sealed_event_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[str, EventSecret]]:
+    query = select(event_secrets).where(event_secrets.c.account > after).order_by(event_secrets.c.account).limit(limit)
+    return tuple(
+        (row.account, EventSecret(row.sealed, row.previous, row.previous_until)) for row in tx.connection.execute(query)
+    )
+
+
+@operation(EventPort, write=True)
+def replace_event_secret(tx: Transaction, account: str, old: EventSecret, new: EventSecret) -> bool:
+    """The current one and the one before it together; when that ends stays as it is."""
+    previous = event_secrets.c.previous.is_(None) if old.previous is None else event_secrets.c.previous == old.previous
+    result = tx.connection.execute(
+        update(event_secrets)
+        .where(event_secrets.c.account == account, event_secrets.c.sealed == old.sealed, previous)
+        .values(sealed=new.sealed, previous=new.previous)
+    )
+    return bool(result.rowcount)
 
 
 def _target(tx: Transaction, account: str, target: int) -> FoundRow | None:

@@ -1,8 +1,9 @@
-"""Hashes of the frames of objects that are not sealed: kept with the append that made them, read page by page.
+"""Frame hashes of plain (unsealed) objects: stored with the append that made them, read page by page.
 
-A page is the hashes of `FRAME_PAGE` frames, or of those left at a segment's end, at the plain offset of its first one.
-A long append keeps its full pages as they come; they count once the append does, and whatever a failed one left is
-written over, or goes with the next append. Must not know what is hashed, or how.
+A page has the hashes of `FRAME_PAGE` frames, or of those left at a segment's end, under the plain offset of its first
+frame. A long append stores full pages as it goes; they count once the append is recorded, and the next append
+overwrites or deletes those of a failed one. Called by `uploads`, `append_hashes` and `handover`. Must not know what is
+hashed, or how.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Segment
 
 _PAGE = select(pages.c.hashes).where(
     pages.c.object_key == bindparam("key"), pages.c.plain_offset == bindparam("offset")
-)  # made once: every pull of a plain blob asks it
+)  # built once: every pull of a plain blob runs it
 _DROP = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset == bindparam("offset"))
 _DROP_FROM = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset >= bindparam("offset"))
 _KEEP = insert(pages)
 
-PAGE_BYTES = 8 * 1024 * 1024  # that a worker caches: pages of 64 GiB of layers
+PAGE_BYTES = 8 * 1024 * 1024  # of pages that a worker caches: of 64 GiB of layers
 
 
 @operation(BlobPort, caching=Caching(Scope.IMMUTABLE, bool, bytes_max=PAGE_BYTES, bypass="fresh"))
@@ -35,7 +36,7 @@ def frame_hashes(tx: Transaction, object_key: str, plain_offset: int) -> bytes:
 
 
 def put_page(tx: Transaction, object_key: str, plain_offset: int, hashes: bytes) -> None:
-    """In the place of whatever lay there."""
+    """Store a page over what was there."""
     if not hashes or len(hashes) % FRAME_HASH or len(hashes) > FRAME_PAGE * FRAME_HASH:
         raise Failure(Code.INVALID_PARAMETER, f"a page holds 1 to {FRAME_PAGE} hashes of {FRAME_HASH} bytes")
     tx.connection.execute(_DROP, {"key": object_key, "offset": plain_offset})
@@ -43,7 +44,7 @@ def put_page(tx: Transaction, object_key: str, plain_offset: int, hashes: bytes)
 
 
 def end_append(tx: Transaction, upload: FoundRow, segment: Segment, last: bytes) -> None:
-    """Keep an append's `last` page; InvalidParameter unless all of its frames have their hashes then."""
+    """Store an append's `last` page; InvalidParameter unless all its frames have hashes then."""
     if upload.sealing != Sealing.NONE:
         if last:
             raise Failure(Code.INVALID_PARAMETER, "a sealed object has no hashes of frames")

@@ -1,9 +1,8 @@
-"""Which object key an upload session goes on under when another writer takes it.
+"""Decides under which object key an upload session continues when another writer leases it. Called by `uploads`.
 
-An object's key belongs to the fences that hand it over in order. A lease that ends by an append that was recorded,
-every request to the store answered, is settled: the next one goes on under the same key. After any other end (it ran
-out, the append failed, a request's answer never came) a writer may still be about to write under the key, so that
-`uploads.lease_upload` moves the session away from it:
+A lease is settled if its append was recorded and every request to the store answered: the next lease uses the same key.
+After any other end (the lease expired, the append failed, an answer was lost) the former writer may still write under
+the key, so `uploads.lease_upload` moves the session to another one:
 
                         recorded so far                        the next lease
     open, settled       anything                               same key
@@ -14,9 +13,9 @@ out, the append failed, a request's answer never came) a writer may still be abo
                         a finished object                      same key, never written again: bytes go to a new key
                         a file                                 same key: a living writer holds the file's lock
 
-What lies under a key that was left is the sweep's. No key that a session has left, or that a blob's row names, is ever
-written again, so that a request that arrives late changes nothing that counts: a PUT or a completion makes an orphan, a
-DELETE finds what was to go, a part has a number that no completion names, a write to rows finds another fence.
+The sweep removes what is under a key that was left. A key that a session has left, or that a blob's row names, is never
+written again, so a late request does no harm: a PUT or a completion makes an orphan, a DELETE finds an object that is
+to be deleted, a part has a number that no completion names, a write to rows finds another fence.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, delete_segments, mo
 
 
 def leave_key(tx: Transaction, row: FoundRow) -> FoundRow:
-    """Of a session that was leased anew after a lease that was not settled: see the module."""
+    """Move a session that was leased after an unsettled lease to another key if needed: see the table above."""
     key: str = row.object_key
     if not row.segment_count:
         forget_rows(tx, key)
@@ -43,7 +42,7 @@ def leave_key(tx: Transaction, row: FoundRow) -> FoundRow:
 
 
 def change_key(tx: Transaction, row: FoundRow, object_key: str) -> FoundRow:
-    """For the holder of the fence, which went on under another key than the one whose object was finished."""
+    """Record the new key of a holder that continued a finished object under it."""
     return row if object_key in ("", row.object_key) else _set_key(tx, row, object_key)
 
 

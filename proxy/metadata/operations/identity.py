@@ -1,7 +1,7 @@
-"""Who is who, and what stands written about access: what every request's decision begins with.
+"""Principals, access keys and policies, as the access decision of each request reads them.
 
-Answers are whole records, policies' texts included, so that a decision costs one look-up each of caller, repository and
-registry, and none while nothing changes. How people, groups, roles and policies are made lies in `iam`.
+Answers are whole records with the policies' texts, so that a decision costs one look-up each of caller, repository and
+registry, and none while they are cached. `iam` creates users, groups, roles and policies.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own unique ids
 
 @operation(IdentityPort, caching=Caching(Scope.IDENTITY, shares_policies=True))
 def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
-    """None for one that is unknown or not active, or whose account is closed. That its age ends it is the caller's to
-    see, who keeps this answer."""
+    """None for a key that is unknown or inactive, or whose account is closed. The caller, which caches this answer,
+    must check the key's age."""
     row = tx.connection.execute(
         select(access_keys.c.sealed_secret, access_keys.c.principal_id, access_keys.c.created_at).where(
             access_keys.c.access_key_id == access_key_id, access_keys.c.active
@@ -65,17 +65,17 @@ def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
 
 @operation(IdentityPort, caching=Caching(Scope.IDENTITY, shares_policies=True))
 def principal(tx: Transaction, principal_id: str) -> Principal | None:
-    """None for one that is unknown or disabled, or whose account is closed."""
+    """None for a principal that is unknown or disabled, or whose account is closed."""
     row = tx.connection.execute(
         select(principals)
         .join(accounts, accounts.c.account == principals.c.account)
         .where(principals.c.principal_id == principal_id, principals.c.enabled, accounts.c.closed_at.is_(None))
     ).one_or_none()
-    return None if row is None else described(tx, row)
+    return None if row is None else principal_of(tx, row)
 
 
-def described(tx: Transaction, row: FoundRow) -> Principal:
-    """A row of `principals` with all that is attached to it."""
+def principal_of(tx: Transaction, row: FoundRow) -> Principal:
+    """The principal of a row of `principals`, with its policies, groups and boundary."""
     found = held_policies(tx, row.principal_id, row.arn)
     memberships = tx.connection.execute(
         select(groups.c.group_id, groups.c.arn)
@@ -86,7 +86,7 @@ def described(tx: Transaction, row: FoundRow) -> Principal:
         found += held_policies(tx, group.group_id, group.arn)
     boundary = policy_documents(tx, row.account, [row.boundary_arn]) if row.boundary_arn else ()
     if row.boundary_arn and not boundary:
-        # Gone is not "no boundary": what is left allows nothing.
+        # A deleted boundary is not "no boundary": nothing is allowed.
         boundary = (AttachedPolicy('{"Version":"2012-10-17","Statement":[]}', arn=row.boundary_arn),)
     return Principal(
         row.principal_id,
@@ -103,7 +103,7 @@ def described(tx: Transaction, row: FoundRow) -> Principal:
 
 @operation(IdentityPort, caching=Caching(Scope.IDENTITY))
 def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
-    """The default versions of managed policies, AWS's and the account's own; those that are not there are left out."""
+    """The default versions of managed policies, AWS's and the account's own; unknown ones are left out."""
     found = {}
     own = [arn for arn in arns if arn not in AWS_MANAGED]
     if own:
@@ -125,13 +125,13 @@ def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> Sequ
 
 @operation(IdentityPort, caching=Caching(Scope.REPOSITORY, attrgetter("exists")))
 def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
-    """Of a closed account no repository is there."""
+    """The repositories of a closed account do not exist."""
     return repositories_access(tx, account, [repository])[0]
 
 
 @operation(IdentityPort, caching=Caching(Scope.REPOSITORY, each="repository_access"))
 def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
-    """The same of a hundred at most, in the order of their names as given."""
+    """The same for at most a hundred, in the order of `names`."""
     rows = tx.connection.execute(
         select(
             repositories.c.repository_id,
@@ -159,7 +159,7 @@ def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> 
             account,
             row.name,
             True,
-            bound(tx, row.policy, row.policy_principals),
+            bound_policy(tx, row.policy, row.policy_principals),
             tuple(tags[row.repository_id]),
             row.encryption,
         )
@@ -178,7 +178,7 @@ def registry_access(tx: Transaction, account: str) -> RegistryAccess:
     return RegistryAccess(
         account,
         True,
-        bound(tx, row.registry_policy, row.registry_policy_principals),
+        bound_policy(tx, row.registry_policy, row.registry_policy_principals),
         PolicyScope(row.policy_scope),
         row.blob_mounting == "ENABLED",
     )
@@ -186,7 +186,7 @@ def registry_access(tx: Transaction, account: str) -> RegistryAccess:
 
 @operation(IdentityPort, caching=Caching(Scope.IDENTITY))
 def role(tx: Transaction, account: str, name: str) -> Role | None:
-    """By its name, whatever its case; None for one that is not there."""
+    """The role with this name, in any case; None if there is none."""
     row = tx.connection.execute(
         select(principals)
         .join(accounts, accounts.c.account == principals.c.account)
@@ -199,10 +199,10 @@ def role(tx: Transaction, account: str, name: str) -> Role | None:
     ).one_or_none()
     if row is None:
         return None
-    trust = bound(tx, row.trust_policy, row.trust_policy_principals)
+    trust = bound_policy(tx, row.trust_policy, row.trust_policy_principals)
     if trust is None:
         return None
-    return Role(described(tx, row), trust, row.max_session_seconds or 3600)
+    return Role(principal_of(tx, row), trust, row.max_session_seconds or 3600)
 
 
 @operation(IdentityPort)
@@ -217,8 +217,8 @@ def oidc_provider(tx: Transaction, account: str, url: str) -> OidcProvider | Non
     return OidcProvider(row.arn, account, url, tuple(json.loads(row.client_ids)), tuple(json.loads(row.thumbprints)))
 
 
-def bound(tx: Transaction, text: str | None, principals_of_it: str | None) -> BoundPolicy | None:
-    """A stored policy, with what its principals' ARNs stand for; an id that is gone becomes empty."""
+def bound_policy(tx: Transaction, text: str | None, principals_of_it: str | None) -> BoundPolicy | None:
+    """A stored policy with the ids of its principals; the id of a deleted one becomes empty."""
     if text is None:
         return None
     saved: list[tuple[str, str]] = [(arn, found) for arn, found in json.loads(principals_of_it or "[]")]
@@ -236,7 +236,7 @@ def read_tags(text: str | None) -> Tags:
 
 
 def read_revoked(text: str | None) -> tuple[tuple[str, float], ...]:
-    """`Principal.revoked` as a row holds it."""
+    """`Principal.revoked` from the value of its column."""
     return tuple((name, until) for name, until in json.loads(text)) if text else ()
 
 
@@ -246,7 +246,7 @@ def unique_id(prefix: str) -> str:
 
 
 def held_policies(tx: Transaction, holder_id: str, holder_arn: str) -> list[AttachedPolicy]:
-    """What hangs on one user, role or group: inline first, then managed, each by name."""
+    """The policies of one user, role or group: inline first, then managed, each by name."""
     inline = tx.connection.execute(
         select(inline_policies.c.name, inline_policies.c.document)
         .where(inline_policies.c.holder_id == holder_id)

@@ -1,6 +1,6 @@
 """The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage.
 
-Lists go on by keys of an index, never by offset. Sources: botocore's `ecr` model; texts as ECR answers them.
+Lists continue by index keys, never by offset. Sources: botocore's `ecr` model; texts as ECR answers them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, nam
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import ImageStatus
 
-ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
-TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images of a thousand each would be 30 MB
+ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would all be in memory
+TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images with a thousand tags each would be 30 MB
 DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]*", re.ASCII)
 _COLUMNS = (
@@ -51,7 +51,7 @@ ImageId = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Why a batch leaves an image out: an ImageFailureCode of the model, and ECR's words."""
+    """Why a batch leaves an image out: an ImageFailureCode of the model, and ECR's text."""
 
     code: str
     reason: str
@@ -142,14 +142,14 @@ def _listed(
 
 
 def _page(rows: Sequence[FoundRow]) -> Sequence[FoundRow]:
-    """As many as have `TAGS_A_PAGE` tags among them, one at least."""
+    """As many images as have `TAGS_A_PAGE` tags together, at least one."""
     held = list(accumulate(row.tags for row in rows))
     return rows[: max(1, bisect_right(held, TAGS_A_PAGE))]
 
 
 @ecr_operation("BatchGetImage")
 def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """`acceptedMediaTypes` changes nothing: manifests are given as they were pushed."""
+    """`acceptedMediaTypes` has no effect: manifests are returned as they were pushed."""
     name, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
@@ -179,15 +179,15 @@ def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> di
 
 @ecr_operation("BatchDeleteImage", write=True)
 def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """A tag is removed, with its image when it was the last one; a digest goes with all its tags.
+    """Deleting by tag removes the tag, and the image with its last tag; by digest the image with all its tags.
 
-    An index and its manifests may come in one batch and in any order: indexes go first.
+    An index and its manifests may be in one batch in any order: indexes are deleted first.
     """
     name, repository = named_repository(tx, account, parameters)
     gone: list[dict[str, str]] = []
     failures: list[dict[str, Any]] = []
     for image_id in _indexes_first(tx, repository.repository_id, _unique(parameters["imageIds"])):
-        [(_, row)] = _resolve(tx, repository.repository_id, [image_id])  # each may have gone with the one before
+        [(_, row)] = _resolve(tx, repository.repository_id, [image_id])  # it may have been deleted with the one before
         if isinstance(row, _Refusal):
             failures.append(_failure(image_id, row.code, row.reason))
             continue
@@ -201,7 +201,7 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
         gone += deleted
         named = [each["imageTag"] for each in deleted if "imageTag" in each]
         events.image_deleted(tx, account, name, row.digest, named, subject=row.subject)
-    tx.changed(account, name)  # what is not there may have been deleted by one who has not told everybody yet
+    tx.changed(account, name)  # also when nothing was found: an earlier deletion may not be announced yet
     return {"imageIds": gone, "failures": failures}
 
 
@@ -211,9 +211,9 @@ def found_image(tx: Transaction, account: str, name: str, repository: FoundRow, 
 
 
 def _indexes_first(tx: Transaction, repository_id: int, image_ids: Sequence[ImageId]) -> list[ImageId]:
-    """In an order in which none comes before another one of the batch that lists it; as it was, where that is free.
+    """Sort the batch so that an index comes before what it lists; otherwise keep the order.
 
-    Looked up once: indexes of indexes, tried again and again, would keep other writes waiting for seconds."""
+    One look-up for all: retries for indexes of indexes would block other writes for seconds."""
     keys = [0 if isinstance(row, _Refusal) else row.image_id for _, row in _resolve(tx, repository_id, image_ids)]
     pairs = tx.connection.execute(
         select(image_children.c.image_id, image_children.c.child_id).where(
@@ -263,7 +263,7 @@ def _each(tx: Transaction, account: str, name: str, repository: FoundRow, wanted
 def _resolve(
     tx: Transaction, repository_id: int, image_ids: Sequence[ImageId]
 ) -> list[tuple[ImageId, FoundRow | _Refusal]]:
-    """The row of each image, or why there is none: one look-up for all tags, and one for all digests without."""
+    """The row of each image, or why there is none: one look-up for all tags, one for all digests without a tag."""
     sound = [each for each in image_ids if _unsound(each) is None]
     by_tag = list({each["imageTag"] for each in sound if each.get("imageTag")})
     by_digest = list({each["imageDigest"] for each in sound if not each.get("imageTag")})
@@ -345,7 +345,7 @@ def _failure(image_id: ImageId, code: str, reason: str) -> dict[str, Any]:
 
 
 def _filter(parameters: Parameters) -> tuple[str, tuple[str, ...]]:
-    """(tagStatus, the statuses of images that are wanted)."""
+    """(tagStatus, the wanted image statuses)."""
     given = parameters.get("filter") or {}
     status = given.get("imageStatus") or ImageStatus.ACTIVE
     return given.get("tagStatus") or "ANY", tuple(ImageStatus) if status == "ANY" else (str(status),)

@@ -1,11 +1,11 @@
-"""The durable queue: `enqueue` is called in the transaction that causes the work, so that neither comes without the
-other; runners of any node claim what is due, and finish it, fail it or lose it by their lease.
+"""The durable queue. `enqueue` is called in the transaction that causes the work, so both are committed or neither.
+Runners on any node (`jobs.queue`) claim due jobs and finish or fail them; a job whose lease expires is due again.
 
     enqueue(tx, "replicate", account, f"{digest}/{region}", {"repository": …}, share=region)
 
-A job has a key within its kind. Enqueued again while it waits, it has the newest subject and stays where it is, its
-back-off too; while it is being done, it is done once more afterwards; when it is dead, it lives again. Claims go round
-accounts, then shares, one job of each at a time, and cost an index probe each whatever waits.
+A job has a key within its kind. Enqueued again while it waits, it gets the newest subject and keeps its place and
+back-off; while it runs, it runs once more afterwards; when it is dead, it is due again. Claims rotate over accounts,
+then shares, one job each; a claim costs an index probe for each share, however many jobs wait.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import operation
 from proxy.model.jobs import Job, JobCount
 
-PROBES = 256  # shares that a claim looks at, at most: the next one goes on after them
+PROBES = 256  # shares that a claim looks at, at most: the next claim continues after them
 ERROR_MAX = 1000  # characters of a failure that are kept
 
 _NAMED = (jobs.c.kind == bindparam("b_kind"), jobs.c.key == bindparam("b_key"))
@@ -82,7 +82,7 @@ def enqueue(
     share: str = "",
     delay: float = 0.0,
 ) -> None:
-    """`key` has 512 characters at most, `share` 128. `delay` seconds pass before it is due, if it is not known yet."""
+    """`key` has 512 characters at most, `share` 128. A new job is due after `delay` seconds."""
     named = {"b_kind": kind, "b_key": key, "b_subject": json.dumps(subject, separators=(",", ":"))}
     if tx.connection.execute(_AGAIN, named).rowcount:
         return
@@ -108,7 +108,7 @@ def enqueue(
 
 
 def enqueue_dead(tx: Transaction, job: Job, key: str, subject: Mapping[str, Any], error: str) -> None:
-    """A part of a job that is given up, as a dead job of its own under `key`; `retry_jobs` does it by itself."""
+    """Store a failed part of a job as a dead job of its own under `key`; `retry_jobs` retries it alone."""
     tx.connection.execute(
         insert(jobs).values(
             kind=job.kind,
@@ -130,7 +130,7 @@ def enqueue_dead(tx: Transaction, job: Job, key: str, subject: Mapping[str, Any]
 
 @operation(JobPort)
 def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
-    """Those of `kinds` of which some job is due: what a runner asks before it claims, which is a write."""
+    """The `kinds` with a due job. A runner calls it before it claims, because a claim is a write."""
     return tuple(
         kind
         for kind in kinds
@@ -151,10 +151,10 @@ def claim_jobs(
     account_limit: int,
     share_limit: int,
 ) -> tuple[Sequence[Job], tuple[str, str]]:
-    """Up to `limit` due jobs, leased for `seconds`, and where the next claim goes on.
+    """Up to `limit` due jobs, leased for `seconds`, and the (account, share) where the next claim continues.
 
-    `after` is an (account, share) that the last claim ended at. `running` has one (account, share) for each job that
-    the runner is doing; of an account it will have `account_limit` at most, of a share of it `share_limit`."""
+    `after` is where the last claim ended. `running` has the (account, share) of each job that the runner has; it gets
+    at most `account_limit` jobs of an account, and `share_limit` of a share."""
     found: list[Job] = []
     held = list(running)
     at, wrapped = after, False
@@ -183,13 +183,13 @@ def claim_jobs(
 
 @operation(JobPort, write=True, settles=True)
 def renew_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> bool:
-    """False when the lease is lost: whoever held it stops."""
+    """False when the lease is lost: the runner must stop."""
     return _change(tx, job_id, fence, due_at=tx.now + seconds)
 
 
 @operation(JobPort, write=True, settles=True)
 def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
-    """It is done, unless it was enqueued again since `revision`: then it is due. Nothing for who lost the lease."""
+    """Remove the job; if it was enqueued again since `revision`, it is due. Does nothing when the lease is lost."""
     held = {"b_id": job_id, "b_fence": fence}
     gone = tx.connection.execute(delete(jobs).where(*_HELD, jobs.c.revision == revision), held)
     if not gone.rowcount:
@@ -198,20 +198,20 @@ def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
 
 @operation(JobPort, write=True)
 def fail_job(tx: Transaction, job_id: int, fence: int, error: str, seconds: float | None) -> None:
-    """It is tried again in `seconds`; None: it is dead. Nothing for who lost the lease."""
+    """Retry the job in `seconds`; None: it is dead. Does nothing when the lease is lost."""
     state, due = (DEAD, tx.now) if seconds is None else (LIVE, tx.now + seconds)
     _change(tx, job_id, fence, state=state, due_at=due, fence=0, attempts=jobs.c.attempts + 1, error=error[:ERROR_MAX])
 
 
 @operation(JobPort, write=True, settles=True)
 def release_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> None:
-    """It is due again in `seconds`, and no attempt is counted: a node that stops, a receiver that said when."""
+    """Due again in `seconds`, without counting an attempt: for a node that stops, or a receiver's Retry-After."""
     _change(tx, job_id, fence, due_at=tx.now + seconds, fence=0)
 
 
 @operation(JobPort)
 def job_counts(tx: Transaction) -> Sequence[JobCount]:
-    """By kind and state, of an index alone: a million jobs take some 0.1 s."""
+    """Counts by kind and state, from an index alone: a million jobs take about 0.1 s."""
     found = []
     for state in (LIVE, DEAD):
         kind = ""
@@ -231,19 +231,19 @@ def job_counts(tx: Transaction) -> Sequence[JobCount]:
 def list_jobs(
     tx: Transaction, after: int, limit: int, kind: str = "", account: str = "", dead: bool | None = None
 ) -> Sequence[Job]:
-    """By id beyond `after`; of a kind, an account or a state where one is given (empty, None: all)."""
+    """Jobs by id beyond `after`; of a kind, an account or a state if given (empty, None: all)."""
     wanted = [jobs.c.job_id > after]
     wanted += [jobs.c.kind + "" == kind] if kind else []
     wanted += [jobs.c.account + "" == account] if account else []
     wanted += [jobs.c.state + 0 == (DEAD if dead else LIVE)] if dead is not None else []
-    # The sums keep both databases from any index but the ids', and from sorting all that they find.
+    # The sums make both databases use the index of ids, instead of another one and a sort.
     rows = tx.connection.execute(select(jobs).where(and_(*wanted)).order_by(jobs.c.job_id).limit(limit))
     return tuple(_job(row) for row in rows)
 
 
 @operation(JobPort, write=True)
 def retry_job(tx: Transaction, job_id: int) -> bool:
-    """Due now, with its attempts forgotten; who works on it may finish. False when there is none."""
+    """Make a job due now and reset its attempts; a runner that has it may finish. False when there is none."""
     return bool(
         tx.connection.execute(
             update(jobs).where(jobs.c.job_id == job_id, jobs.c.fence == 0).values(state=LIVE, due_at=tx.now, attempts=0)
@@ -253,12 +253,12 @@ def retry_job(tx: Transaction, job_id: int) -> bool:
 
 @operation(JobPort, write=True)
 def drop_job(tx: Transaction, job_id: int) -> bool:
-    """Who works on it loses its lease. False when there is none."""
+    """Remove a job; a runner that has it loses its lease. False when there is none."""
     return bool(tx.connection.execute(delete(jobs).where(jobs.c.job_id == job_id)).rowcount)
 
 
 def holds(tx: Transaction, job_id: int, fence: int) -> bool:
-    """Whether this lease is in force: what a kind's own operations ask before they change rows in its name."""
+    """Whether this lease is in force. A kind's own operations check it before they change rows."""
     found = tx.connection.execute(
         select(jobs.c.due_at).where(jobs.c.job_id == job_id, jobs.c.fence == fence, jobs.c.state == LIVE)
     ).first()
@@ -271,7 +271,7 @@ def _next(tx: Transaction, kind: str, after: tuple[str, str]) -> FoundRow | None
 
 
 def _lease(tx: Transaction, row: FoundRow, seconds: float) -> Job:
-    """A lease that has ended counts as an attempt: what kills its workers is not tried for ever."""
+    """An expired lease counts as an attempt: so a job that kills its workers is not retried for ever."""
     fence, attempts = row.last_fence + 1, row.attempts + (1 if row.fence else 0)
     tx.connection.execute(
         update(jobs)
@@ -282,7 +282,7 @@ def _lease(tx: Transaction, row: FoundRow, seconds: float) -> Job:
 
 
 def _change(tx: Transaction, job_id: int, lease: int, **values: Any) -> bool:
-    """Of a job under this lease; no lease has the fence 0."""
+    """Change a job under this lease; no lease has the fence 0."""
     if not lease:
         return False
     held = {"b_id": job_id, "b_fence": lease}

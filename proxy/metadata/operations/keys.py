@@ -1,8 +1,8 @@
-"""The keys that all processes must agree on, and what is sealed under them.
+"""Records of the keys that all processes must agree on, and the values sealed with them.
 
-A record holds a key's name and a check value, and the key itself only when KMS has wrapped it. `record_key` may be
-asked twice, and by several processes at once: whoever comes second reads what the first has recorded. Must not know
-what a check value is.
+A record has a key's name and a check value, and the key itself only if KMS has wrapped it. `record_key` may be called
+twice, and by several processes at once: the second caller gets the first one's record. Called by `app.keys` and the
+rewrap job. Must not know what a check value is.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def key_records(tx: Transaction) -> Sequence[KeyRecord]:
 
 @operation(Keys, write=True)
 def record_key(tx: Transaction, record: KeyRecord, replaces: str | None) -> Sequence[KeyRecord]:
-    """Keep a record; when it is `active`, put it in force in the place of the key named `replaces` (None: of none).
+    """Store a record; an `active` one replaces the active key `replaces` (None: there must be none).
 
-    When another one is in force, that one stays. Returns all records as they are then.
+    If another key is active, it stays. Returns all records.
     """
     try:
         with tx.connection.begin_nested():
             _keep(tx, record, replaces)
     except IntegrityError:
-        pass  # another process was first, with this key or with another one
+        pass  # another process was first, with this key or another
     return key_records(tx)
 
 
@@ -75,7 +75,7 @@ def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObje
     """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
     rows = tx.connection.execute(
         select(*UPLOAD_COLUMNS)
-        # The sum keeps both databases from walking the states' index, and sorting all that it finds.
+        # The sum makes both databases use the index of keys, instead of that of states and a sort.
         .where(uploads.c.object_key > after, uploads.c.state + 0 == UPLOAD_OPEN)
         .order_by(uploads.c.object_key)
         .limit(limit)

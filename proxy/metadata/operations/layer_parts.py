@@ -1,8 +1,8 @@
-"""Layers that come in parts through the API: what is counted of them, and how many and how large they may be.
+"""Layers uploaded in parts through the API: counts of the parts, and limits on their number and size.
 
-A part is an append, so its bytes and its place are the segment table's. What `UploadLayerPart` and
-`CompleteLayerUpload` must know beside is kept in the session's row, so that no rows have to be read for it: how many
-came, how many were too small for another to follow, and what proves that a last part which comes again is the same.
+A part is an append, so the segment table has its bytes and offset. The session's row has what `UploadLayerPart` and
+`CompleteLayerUpload` need beside: how many parts came, how many were too small to be followed by another, and the hash
+state that proves that a repeated last part is the same. Called by `uploads`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parts_of(tx: Transaction, row: FoundRow) -> LayerParts | None:
 
 
 def add_part(tx: Transaction, row: FoundRow, segment: Segment) -> None:
-    """Count the part that is about to be recorded; `row` is as it was before it. LimitExceeded."""
+    """Count the part that is about to be recorded; `row` is the state before it. LimitExceeded."""
     quotas = tx.registry.quotas
     if segment.plain_length > quotas.layer_part_max:
         raise _exceeded(f"a layer part has at most {quotas.layer_part_max} bytes")

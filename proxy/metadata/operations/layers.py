@@ -1,4 +1,4 @@
-"""What rows say to the ECR operations on layers: BatchCheckLayerAvailability, and GetDownloadUrlForLayer's layer.
+"""The ECR operations on layers as far as they need rows: BatchCheckLayerAvailability, GetDownloadUrlForLayer.
 
 Sources: botocore's `ecr` model; texts as ECR answers them.
 """
@@ -40,8 +40,8 @@ _LINKED = (
 
 @ecr_operation("BatchCheckLayerAvailability")
 def batch_check_layer_availability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Of a digest that cannot be one a failure is told, and of every other one whether its layer is there; its media
-    type once an image has told it. A layer that an image of an upstream names, and that is not here yet, is there."""
+    """Whether each layer is available, and its media type once an image has named it; a failure for a malformed digest.
+    A layer that an upstream's image names and that is not stored yet is available."""
     name, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
 
 @ecr_operation("GetDownloadUrlForLayer")
 def get_download_url_for_layer(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """That the layer may be fetched; its URL is the proxy's to make."""
+    """Checks that the layer can be fetched; the proxy makes the URL."""
     name, repository = named_repository(tx, account, parameters)
     digest = parameters["layerDigest"]
     asked = {"account": account, "digests": [digest], "repository": repository.repository_id}

@@ -1,8 +1,8 @@
-"""The images of a repository as a lifecycle policy sees them, and what it decided about them, carried out.
+"""Reads a repository's images for a lifecycle policy, and applies its decisions.
 
-A run evaluates pages of `lifecycle_page` outside of any transaction. `apply_lifecycle` looks at each image again before
-it removes it: an image that was tagged, pulled, restored, or that an index or a subject holds since, stays; and all
-stay when the policy is another one by now. Called by `jobs.lifecycle`.
+A run evaluates pages of `lifecycle_page` outside of any transaction. `apply_lifecycle` checks each image again before
+it removes it: an image that was tagged, pulled or restored meanwhile, or that an index or a subject now holds, stays;
+all stay if the policy has changed. Called by `jobs.lifecycle`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def lifecycle_page(
 def apply_lifecycle(
     tx: Transaction, account: str, repository: str, policy: str, marks: Sequence[Mark], index_aware: bool
 ) -> Sequence[LifecycleOutcome]:
-    """What became of each mark, in their order; nothing for any where `policy` is not the repository's any more."""
+    """The outcome of each mark, in order; none if `policy` is no longer the repository's."""
     row = tx.connection.execute(
         select(repositories.c.repository_id, repositories.c.lifecycle_policy)
         .where(repositories.c.account == account, repositories.c.name == repository)
@@ -71,7 +71,7 @@ def apply_lifecycle(
         if not kept_for and not _is_as_marked(rules, image, mark, tx.now, index_aware):
             kept_for = "changed"
         if not kept_for:
-            kept_for = _carry_out(tx, row.repository_id, image, mark)
+            kept_for = _carry_out(tx, account, repository, row.repository_id, image, mark)
             if not kept_for and mark.action is LifecycleAction.EXPIRE:
                 subject = None if image.subject is None else str(image.subject)
                 events.image_deleted(tx, account, repository, image.digest, image.tags, subject=subject)
@@ -80,12 +80,12 @@ def apply_lifecycle(
     return tuple(outcomes)
 
 
-def _carry_out(tx: Transaction, repository_id: int, image: Image, mark: Mark) -> str:
-    """Why it was not, if so."""
+def _carry_out(tx: Transaction, account: str, repository: str, repository_id: int, image: Image, mark: Mark) -> str:
+    """Apply a mark; why it was not applied, if so."""
     if mark.action is LifecycleAction.TRANSITION:
         if archive.is_listed_by_active(tx, image.image_id):
             return str(Code.IMAGE_REFERENCED)
-        archive.archive(tx, repository_id, image.image_id, image.digest)
+        archive.archive(tx, account, repository, repository_id, image.image_id)
         return ""
     try:
         remove_image(tx, repository_id, image.image_id, image.digest)
@@ -97,7 +97,7 @@ def _carry_out(tx: Transaction, repository_id: int, image: Image, mark: Mark) ->
 
 
 def _is_as_marked(rules: Sequence[Rule], image: Image, mark: Mark, now: float, index_aware: bool) -> bool:
-    """Whether the image would be marked now, were the other images as they were when it was."""
+    """Whether the image would still be marked, with the other images as they were at the run."""
     if mark.subject is not None:
         return image.status is not ImageStatus.ACTIVATING  # its subject is gone
     if image.since != mark.since:
@@ -109,7 +109,7 @@ def _is_as_marked(rules: Sequence[Rule], image: Image, mark: Mark, now: float, i
 
 
 def _needed_for(tx: Transaction, mark: Mark) -> str:
-    """Why a referrer stays: because its subject does."""
+    """Why a referrer stays: its subject stays."""
     if mark.subject is None:
         return ""
     status = tx.connection.execute(select(images.c.status).where(images.c.image_id == mark.subject)).scalar()
@@ -124,7 +124,8 @@ def _by_id(tx: Transaction, repository_id: int, image_ids: Sequence[int]) -> Seq
 
 
 def _images(tx: Transaction, rows: Sequence[FoundRow], these: ColumnElement[bool]) -> Sequence[Image]:
-    """`these` is the condition that has found the rows: one statement each for tags, indexes and subjects."""
+    """Images of rows. `these` is the condition that found the rows, for one statement each about tags, indexes and
+    subjects."""
     named: dict[int, list[str]] = {}
     listed: dict[int, list[int]] = {}
     run = tx.connection.execute

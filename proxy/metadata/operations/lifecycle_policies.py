@@ -1,7 +1,7 @@
-"""Lifecycle policies of repositories: PutLifecyclePolicy, GetLifecyclePolicy, DeleteLifecyclePolicy; which are due.
+"""Lifecycle policies of repositories: PutLifecyclePolicy, GetLifecyclePolicy, DeleteLifecyclePolicy, and which are due.
 
-A policy is checked against its grammar as it is saved, and kept and given back verbatim. Source: botocore's `ecr`
-model; texts as ECR answers them.
+A policy is validated when it is saved, and stored and returned verbatim. Source: botocore's `ecr` model; texts as ECR
+answers them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxy.model.lifecycle.records import LifecycleDue
 
 @ecr_operation("PutLifecyclePolicy", write=True)
 def put_lifecycle_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """It is evaluated at the next turn: what the policy before it decided says nothing about this one."""
+    """Store a policy; it is evaluated at the next turn, whenever the former one was."""
     name, row = named_repository(tx, account, parameters)
     text = parameters["lifecyclePolicyText"]
     read_policy(text, expire_unpulled=tx.registry.expire_unpulled)
@@ -40,7 +40,7 @@ def get_lifecycle_policy(tx: Transaction, account: str, parameters: Parameters) 
 
 @ecr_operation("DeleteLifecyclePolicy", write=True)
 def delete_lifecycle_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Also ends a run that is at it: `lifecycle_images.apply_lifecycle` looks at the policy again."""
+    """Also ends a run of the policy: `lifecycle_images.apply_lifecycle` checks the policy again."""
     name, row = named_repository(tx, account, parameters)
     text = need_policy(row)
     _keep(tx, row, None)
@@ -81,7 +81,7 @@ def lifecycle_policy(tx: Transaction, account: str, repository: str) -> str:
 
 @operation(LifecyclePort, write=True, settles=True)
 def lifecycle_evaluated(tx: Transaction, account: str, repository: str, policy: str) -> None:
-    """Nothing where the policy is another one by now: that one is due."""
+    """Does nothing if the policy has changed: the new one is due."""
     tx.connection.execute(
         update(repositories)
         .where(

@@ -1,8 +1,9 @@
 """Previews of lifecycle policies: StartLifecyclePolicyPreview, GetLifecyclePolicyPreview, and the rows of a run.
 
-A preview is a row that says IN_PROGRESS until a worker has leased it, evaluated the policy and kept its results; only
-the newest run's results count. A preview whose worker died is leased anew by the worker that is asked for it next
-(`jobs.previews`). It expires after `PREVIEW_SECONDS`. Sources: botocore's `ecr` model, whose texts the failures have.
+A preview is a row with status IN_PROGRESS until a worker has leased it, evaluated the policy and stored the results;
+only the newest run's results count. If the worker dies, the worker that gets the next request for the preview leases it
+again (`jobs.previews`). It expires after `PREVIEW_SECONDS`. Sources: botocore's `ecr` model, whose texts the failures
+have.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from proxy.model.lifecycle.policy import LifecycleAction, read_policy
 from proxy.model.lifecycle.records import LeasedPreview, PreviewResult
 
 PREVIEW_SECONDS = 86_400.0  # for which results are kept
-GIVEN_UP_SECONDS = 3600.0  # after which a preview that nobody has finished may be started anew
+GIVEN_UP_SECONDS = 3600.0  # after which an unfinished preview may be started again
 _CLASSES = {"ARCHIVED": "ARCHIVE"}  # by the status of an image; the others are STANDARD
 
 
@@ -106,7 +107,7 @@ def get_preview(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 @operation(LifecyclePort, write=True)
 def lease_preview(tx: Transaction, account: str, repository: str, seconds: float) -> LeasedPreview | None:
-    """None where there is none to compute, or somebody is at it."""
+    """None if there is none to compute, or a worker has it."""
     row = _of(tx, account, repository)
     if row is None or row.status != "IN_PROGRESS" or row.lease_until > tx.now:
         return None
@@ -117,7 +118,7 @@ def lease_preview(tx: Transaction, account: str, repository: str, seconds: float
 
 @operation(LifecyclePort, write=True, settles=True)
 def keep_preview(tx: Transaction, account: str, repository: str, run: int, results: Sequence[PreviewResult]) -> bool:
-    """False where another run has begun."""
+    """False if another run has begun."""
     row = _of(tx, account, repository)
     if row is None or row.run != run or row.status != "IN_PROGRESS":
         return False
@@ -148,7 +149,7 @@ def keep_preview(tx: Transaction, account: str, repository: str, run: int, resul
 def finish_preview(
     tx: Transaction, account: str, repository: str, run: int, status: str, expiring: int, transitioning: int
 ) -> None:
-    """`status` is COMPLETE or FAILED; nothing where another run has begun."""
+    """`status` is COMPLETE or FAILED. Does nothing if another run has begun."""
     row = _of(tx, account, repository)
     if row is not None and row.run == run:
         tx.connection.execute(

@@ -1,4 +1,4 @@
-"""Manifests and tags, as the OCI door asks for them once they are there; `pushes` puts them there."""
+"""Manifests and tags for the OCI protocol: reads, lists and deletions. `pushes` stores them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proxy.model.records import Page, StoredManifest
 NAMED_MAX = 20  # digests that an error message lists
 MANIFEST_BYTES = 32 * 1024 * 1024  # that a worker caches
 
-# Asked at every pull: made once, as making a statement costs as much as running it.
+# Run at every pull. Built once, because building a statement costs as much as running it.
 _STORED = (
     select(images.c.digest, images.c.media_type, manifest_bytes.c.content)
     .join(repositories, repositories.c.repository_id == images.c.repository_id)
@@ -112,7 +112,7 @@ def remove_tag(tx: Transaction, repository_id: int, tag: str, image_id: int) -> 
 
 
 def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str) -> None:
-    """The image, its tags, and its hold on blobs (their grace begins). Refused while an index lists it."""
+    """Remove the image, its tags, and its uses of blobs (their grace begins). Refused while an index lists it."""
     parents = (
         tx.connection.execute(
             select(images.c.digest)
@@ -176,7 +176,7 @@ def find_image(tx: Transaction, repository_id: int, digest: str) -> int | None:
 
 
 def count_tag(tx: Transaction, image_id: int, change: int, most: int | None = None) -> bool:
-    """False, and nothing is counted, where the image has `most` tags already."""
+    """Count one more tag; False, without counting, if the image has `most` tags already."""
     left = images.c.tags + change
     counted = tx.connection.execute(
         update(images)

@@ -1,13 +1,13 @@
-"""Rows of images that come from an upstream: import of a manifest, when its tag was checked, who fetches a blob.
+"""Rows of images from an upstream: imports of manifests, when tags were checked, and leases for fetching blobs.
 
-An import is a push without its blobs (`absent`), into a repository that the registry's templates for
-PULL_THROUGH_CACHE shape, made by defaults where none matches. Sources: ECR User Guide, "Sync an upstream registry",
+An import is a push without blobs (`absent`). Its repository is created by the registry's template for
+PULL_THROUGH_CACHE, or with defaults if none matches. Sources: ECR User Guide, "Sync an upstream registry",
 "Repository creation templates".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -16,17 +16,22 @@ from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
 from proxy.metadata.db.schema import images, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
-from proxy.metadata.operations import jobs
+from proxy.metadata.operations import events, jobs
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
+from proxy.metadata.operations.pull_through import pull_through_rules
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
+from proxy.model.events import PULL_THROUGH_CACHE_ACTION
 from proxy.model.mirror import FETCH_KIND, SIZE_KIND, FetchLease, MirroredTag
+from proxy.model.names import repository_arn
+from proxy.model.pull_through import choose
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
 RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
-ENDED_LEASES = 20  # removed with each new lease, of those that nobody ended
+REASON_MAX = 500  # characters of a failure's reason in an event
+ENDED_LEASES = 20  # expired leases removed with each new one
 
 _TAG = (
     select(mirrored_tags.c.digest, mirrored_tags.c.checked_at)
@@ -76,9 +81,9 @@ def import_manifest(
     facts: ManifestFacts,
     platforms: Sequence[str] = (),
 ) -> PushedManifest:
-    """As `pushes.put_manifest`, but blobs and children may be absent. A tag that points there already is only marked as
-    checked, also where it is immutable; to move an immutable one is ImageTagAlreadyExists. An index that is new here
-    has the images for `platforms` fetched by a job."""
+    """`pushes.put_manifest`, except that blobs and children may be absent. A tag that already points to the image is
+    only marked as checked, even if immutable; moving an immutable tag is ImageTagAlreadyExists. A new
+    index has the images for `platforms` fetched by a job."""
     repository_id, created = need_or_make_repository(tx, account, repository, create, PULL_THROUGH_CACHE)
     row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     image_id = find_image(tx, repository_id, digest)
@@ -90,8 +95,40 @@ def import_manifest(
         if find_tag(tx, repository_id, tag) != image_id:
             move_tag(tx, repository, row, tag, image_id)
         _mark(tx, repository_id, tag, digest, tx.now)
+    if row.has_rules:
+        for tag in tags or [""]:
+            _announce(tx, account, repository, tag, digest, {"sync-status": "SUCCESS"})
     tx.changed(account, repository)
     return PushedManifest(digest, facts.subject, tuple(tags), created)
+
+
+@operation(MirrorPort, write=True)
+def note_import_failed(tx: Transaction, account: str, repository: str, reference: str, code: str, reason: str) -> None:
+    """As `MirrorPort` says; nothing is written where nobody listens."""
+    if events.has_rules(tx, account):
+        tag, digest = ("", reference) if ":" in reference else (reference, "")
+        failure = {"sync-status": "FAILED", "failure-code": code, "failure-reason": reason[:REASON_MAX]}
+        _announce(tx, account, repository, tag, digest, failure)
+
+
+def _announce(
+    tx: Transaction, account: str, repository: str, tag: str, digest: str, outcome: Mapping[str, str]
+) -> None:
+    """ECR Pull Through Cache Action, if a rule still covers the repository."""
+    rule = choose(pull_through_rules(tx, account), repository)
+    if rule is None:
+        return
+    named = {"image-tag": tag, "image-digest": digest}
+    detail = {
+        "rule-version": "1",
+        **outcome,
+        "ecr-repository-prefix": rule.prefix,
+        "repository-name": repository,
+        "upstream-registry-url": rule.upstream_url,
+        **{name: value for name, value in named.items() if value},
+    }
+    arn = repository_arn(tx.registry.region, account, repository)
+    events.emit(tx, account, PULL_THROUGH_CACHE_ACTION, repository, detail, [arn])
 
 
 @operation(MirrorPort, caching=Caching(Scope.REPOSITORY))
@@ -104,7 +141,8 @@ def mirrored_tag(tx: Transaction, account: str, repository: str, tag: str) -> Mi
 def note_tag_checked(
     tx: Transaction, account: str, repository: str, tag: str, digest: str, at: float | None = None
 ) -> None:
-    """The upstream says that the tag is for `digest`, now, or at `at`: an early one asks for it to be checked."""
+    """Record that the upstream's tag pointed to `digest`, now or at `at`; an early `at` makes the tag due for a
+    check."""
     _mark(tx, need_repository(tx, account, repository), tag, digest, tx.now if at is None else at)
     tx.changed(account, repository)
 
@@ -150,8 +188,8 @@ def lease_fetch(
     node: str = "",
     upload_id: str = "",
 ) -> FetchLease:
-    """The lease in force: `holder`'s, new or renewed, where there was none, it had ended, or it was that of `instead`,
-    who is known to be gone; else the other's. What fences a holder whose lease was taken is its upload session."""
+    """The lease in force: `holder`'s, new or renewed, if there was none, it had expired, or it was that of `instead`,
+    which is known to be gone; else the other's. A holder that lost its lease is fenced by its upload session."""
     key = (
         blob_fetches.c.account == account,
         blob_fetches.c.repository == repository,
@@ -184,7 +222,7 @@ def lease_fetch(
 def end_fetch(
     tx: Transaction, account: str, repository: str, digest: str, holder: str, resumable: bool = False
 ) -> None:
-    """Idempotent; nothing where the lease is another's by now."""
+    """Idempotent; does nothing if another holder has the lease."""
     mine = (
         blob_fetches.c.account == account,
         blob_fetches.c.repository == repository,

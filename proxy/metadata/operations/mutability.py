@@ -1,11 +1,12 @@
-"""Which tags of a repository stay where they are: its four modes, and the filters that turn a mode round.
+"""Tag mutability of a repository: its four modes, and their exclusion filters.
 
-    MUTABLE, IMMUTABLE             every tag
-    IMMUTABLE_WITH_EXCLUSION       may be moved only if a filter matches
-    MUTABLE_WITH_EXCLUSION         may be moved only if none does
+    MUTABLE, IMMUTABLE             all tags may be moved, or none
+    IMMUTABLE_WITH_EXCLUSION       a tag may be moved only if a filter matches
+    MUTABLE_WITH_EXCLUSION         a tag may be moved only if no filter matches
 
-A filter is a whole tag in which `*` stands for any run of characters. Sources: botocore's `ecr` model; ECR User Guide,
-"Preventing image tags from being overwritten". Must not know where a setting is kept.
+A filter matches whole tags; `*` matches any run of characters. Used by `repositories`, `repository_settings`,
+`creation_templates` and `pushes`. Sources: botocore's `ecr` model; ECR User Guide, "Preventing image tags from being
+overwritten".
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from proxy.model.errors import Code, Failure
 
 
 def check(parameters: Mapping[str, Any]) -> None:
-    """InvalidParameter for filters without a mode that has them, and for such a mode without filters."""
+    """InvalidParameter for filters in a mode without exclusion, and for a mode with exclusion without filters."""
     excluding = (parameters.get("imageTagMutability") or "").endswith("_WITH_EXCLUSION")
     if excluding != bool(parameters.get("imageTagMutabilityExclusionFilters")):
         raise invalid(
@@ -30,7 +31,7 @@ def check(parameters: Mapping[str, Any]) -> None:
 
 
 def columns(parameters: Mapping[str, Any]) -> dict[str, str | None]:
-    """`tag_mutability` and `mutability_exclusions` of a row, as a request gives them."""
+    """The columns `tag_mutability` and `mutability_exclusions` for a request's parameters."""
     filters = parameters.get("imageTagMutabilityExclusionFilters")
     return {
         "tag_mutability": parameters.get("imageTagMutability") or "MUTABLE",
@@ -38,8 +39,8 @@ def columns(parameters: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def described(row: FoundRow) -> dict[str, Any]:
-    """What `columns` took, as answers have it."""
+def response_members(row: FoundRow) -> dict[str, Any]:
+    """The response members for a row with those columns."""
     answer: dict[str, Any] = {"imageTagMutability": row.tag_mutability}
     if row.mutability_exclusions is not None:
         answer["imageTagMutabilityExclusionFilters"] = json.loads(row.mutability_exclusions)
@@ -53,7 +54,7 @@ def is_immutable(row: FoundRow, tag: str) -> bool:
 
 
 def tag_is_immutable(repository: str, tag: str) -> Failure:
-    """ECR's own text for a push to a tag that is there and stays."""
+    """The failure for a push to an immutable tag, with ECR's text."""
     return Failure(
         Code.IMAGE_TAG_ALREADY_EXISTS,
         f"The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten"
@@ -62,7 +63,7 @@ def tag_is_immutable(repository: str, tag: str) -> Failure:
 
 
 def _matches(pattern: str, tag: str) -> bool:
-    """Each run between two `*` is taken where it first comes: no pattern makes this try anything twice."""
+    """Takes each run between two `*` at its first occurrence: no pattern causes backtracking."""
     first, *inner = pattern.split("*")
     if not inner:
         return tag == pattern

@@ -45,7 +45,7 @@ def record_upload(tx: Transaction, new: NewUpload, seconds: float) -> Upload:
     if row is None:
         row = _insert(tx, new, fence=FIRST_FENCE, last_fence=FIRST_FENCE, lease_until=tx.now + seconds)
     need_held(row, FIRST_FENCE)
-    return usage.limited(tx, row, upload_of(tx, row))
+    return usage.with_bytes_left(tx, row, upload_of(tx, row))
 
 
 @operation(UploadPort, write=True, settles=True)
@@ -103,7 +103,7 @@ def _recorded(tx: Transaction, new: NewUpload) -> FoundRow | None:
         raise upload_not_found(new.upload_id, new.repository, new.account)
     if abs(tx.now - new.began_at) > LATE_SECONDS:
         raise Failure(Code.UPLOAD_CONFLICT, "this append began too long ago", hint="compare the clocks", offset=0)
-    usage.opened(tx, new.opened_by, before.open_uploads)
+    usage.opening_columns(tx, new.opened_by, before.open_uploads)
     return None
 
 

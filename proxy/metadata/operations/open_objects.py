@@ -1,8 +1,8 @@
-"""Unfinished objects of a store that cannot append: parts sent, and the tail that is not yet a part.
+"""Rows of unfinished objects of a store that cannot append: the parts sent, and the tail that is less than a part.
 
-`model.open_objects` says what each call promises. A tail is rows of at most `TAIL_PIECE` bytes, none of which crosses a
-part's border. Every change is made under a fence, checked in its own transaction: a writer whose lease
-another took changes nothing here. Must not know what the bytes are: sealed, or a layer's own.
+`model.open_objects` has the promises of each call. A tail is rows of at most `TAIL_PIECE` bytes, none of which crosses
+a part's border. Every change checks a fence in its transaction: a writer that lost its lease changes nothing. Must not
+know what the bytes are.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def open_objects(tx: Transaction, after: str, limit: int) -> Sequence[OpenObject
 
 
 def need_fence(tx: Transaction, fence: Fence) -> None:
-    """UploadConflict, or UploadNotFound, unless the session is open under this very fence. A lease that ran out but
-    that nobody took still counts."""
+    """UploadConflict, or UploadNotFound, unless the session is open under this fence. A lease that expired counts until
+    another one is taken."""
     row = tx.connection.execute(
         select(uploads.c.state, uploads.c.fence, uploads.c.plain_size).where(uploads.c.upload_id == fence.upload_id)
     ).one_or_none()
@@ -171,8 +171,8 @@ def need_fence(tx: Transaction, fence: Fence) -> None:
 
 
 def needs_new_key(tx: Transaction, object_key: str, stored_size: int) -> bool:
-    """Whether all that is recorded of the object can go on under another key: unless acknowledged bytes are parts of a
-    multipart upload, or a finished object (of which there are no rows)."""
+    """Whether the object can continue under another key: not if acknowledged bytes are parts of a multipart upload, or
+    a finished object (which has no rows)."""
     row = _row(tx, object_key)
     if row is None or row.final_size is not None:
         return False
@@ -180,7 +180,7 @@ def needs_new_key(tx: Transaction, object_key: str, stored_size: int) -> bool:
 
 
 def move_rows(tx: Transaction, object_key: str, new_key: str, stored_size: int) -> None:
-    """Let the object's tail go on under another key, where no part of it was sent yet."""
+    """Move the object's tail to another key; no part was sent yet."""
     row = _row(tx, object_key)
     if row is None:
         return
@@ -210,7 +210,7 @@ def _owner(tx: Transaction, fence: Fence) -> dict[str, Any]:
 
 
 def _is_in_use(tx: Transaction, object_key: str) -> bool:
-    """Whether an open session names this key, or writes under it now."""
+    """Whether an open session names this key, or writes under it."""
     named = select(uploads.c.upload_id).where(uploads.c.object_key == object_key, uploads.c.state == UPLOAD_OPEN)
     if tx.connection.execute(named.limit(1)).first() is not None:
         return True
@@ -223,7 +223,7 @@ def _is_in_use(tx: Transaction, object_key: str) -> bool:
 
 
 def _cut(tx: Transaction, row: FoundRow, offset: int) -> bool:
-    """Make the object end at `offset`. False, with nothing changed, where what lies before it is not all there."""
+    """Truncate the object to `offset`. False, with nothing changed, if bytes before it are missing."""
     object_key = row.object_key
     whole = offset // row.part_size
     border = whole * row.part_size

@@ -1,12 +1,12 @@
-"""How a function becomes an operation of the service: one decorator above it, from which all else follows.
+"""The decorator that registers a function as an operation of the service.
 
     @operation(Blobs, caching=Caching(Scope.REPOSITORY))
     def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob: ...
 
 The service decodes arguments by the function's annotations and finds the function in `INTERNAL`; the proxy's client has
-a method of that name, typed by `port`, and its cache does what `caching` says. Where a call carries more than callers
-say, or callers say more than it carries (`nonce`, `Caching.bypass`), it is declared here too; a unit test holds that
-port and function agree in everything else. Used by every module of `operations`; must not know any operation.
+a method of that name, typed by `port`, and its cache follows `caching`. Parameters that only the request or only the
+caller has (`nonce`, `Caching.bypass`) are declared here too; a unit test checks that port and function agree in all
+others. Used by every module of `operations`; must not know any operation.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-KEEP_SECONDS = 1800.0  # below the hour after which the service renews a blob's grace: it has to be asked to do so
+KEEP_SECONDS = 1800.0  # below the hour after which a read renews a blob's grace: reads must reach the service for it
 ENTRIES = 20_000  # of one operation; a blob row is about 1 KiB
 
 
 class Scope(Enum):
-    """Which epoch a cached answer hangs on: it is valid while that has not changed since before the question."""
+    """The epoch that a cached answer depends on: it is valid while the epoch read before the request is current."""
 
     IDENTITY = auto()
-    REPOSITORY = auto()  # of the first two parameters, account and repository
-    REGISTRY = auto()  # of the first parameter, the account
-    IMMUTABLE = auto()  # on none: valid for ever
+    REPOSITORY = auto()  # that of the first two parameters, account and repository
+    REGISTRY = auto()  # that of the first parameter, the account
+    IMMUTABLE = auto()  # none: valid for ever
 
 
 def _is_there(answer: Any) -> bool:
@@ -38,15 +38,15 @@ def _is_there(answer: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Caching:
-    """What workers cache of an operation's answers: those that say something is there, by all parameters.
+    """How workers cache an operation's answers, by all parameters.
 
-    Absence is never cached; `present` tells it from an answer. At most `entries` answers of the operation are kept, or
-    where `bytes_max` is given so many bytes of them, each for `seconds`.
-    - `shares_policies`: equal policies of different answers are kept once.
-    - `by_digest`: the `content` of an answer is kept apart under its `digest`, which it must hash to, in `bytes_max`.
+    Absence is never cached; `present` distinguishes it. At most `entries` answers of the operation are cached, or with
+    `bytes_max` so many bytes of them, each for `seconds`.
+    - `shares_policies`: equal policies of different answers are one object.
+    - `by_digest`: an answer's `content` is cached apart under its `digest`, which is verified, within `bytes_max`.
     - `each`: the answer is a sequence with one answer of that operation for each item of the last parameter; it shares
-      that operation's cache, and only what is not there is asked for.
-    - `bypass`: a parameter that only the cache sees; what is cached already will not do.
+      that operation's cache, and only missing items are requested.
+    - `bypass`: a parameter that only the cache sees: True skips the cached answer.
     """
 
     scope: Scope
@@ -62,14 +62,13 @@ class Caching:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is known of an operation besides its name.
+    """The definition of an operation.
 
-    `write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`, before
-    the transaction. `settles`: a write that finds by itself that it was done before, also when others came after it,
-    and so needs no stored answer (`service.idempotency`). `durable` False: what it writes may be lost by a machine that
-    loses its power, with everybody who read it (`store.Database.write`).
-    `port` is the Protocol that callers are typed by, None for ECR's and IAM's, which are called by name. `nonce` is a
-    parameter that the client draws for each call: 32 hexadecimal digits, the same in every attempt at it."""
+    `write`: it needs a write transaction. `prepare` turns a request's parameters into those of `run`, before the
+    transaction. `settles`: the write detects that it was done before, even after others, and so needs no stored answer
+    (`service.idempotency`). `durable` False: a power cut may lose what it writes (`store.Database.write`). `port` is
+    the callers' Protocol, None for ECR's and IAM's operations, which are called by name. `nonce` is a parameter that
+    the client generates for each call: 32 hexadecimal digits, the same in every attempt."""
 
     run: Callable[..., Any]
     write: bool = False
@@ -82,16 +81,16 @@ class Operation:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """What a request carries, by name and in the function's order."""
+        """A request's parameters by name, in the function's order."""
         names = inspect.signature(self.prepare or self.run).parameters
         return tuple(name for name in names if name != "tx")
 
 
 INTERNAL: dict[str, Operation] = {}
-"""What a proxy's own code asks, by name."""
+"""Internal operations, called by the proxy's own code, by name."""
 
 ECR: dict[str, Operation] = {}
-"""ECR's operations by the model's name. What is not here is refused as unknown."""
+"""ECR's operations by the model's name. Others are refused as unknown."""
 
 
 def operation(

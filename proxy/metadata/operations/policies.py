@@ -1,8 +1,8 @@
-"""Policies of repositories and of registries, as ECR keeps them: verbatim, and bound to the principals they name.
+"""Policies of repositories and of registries: stored verbatim, and bound to the principals that they name.
 
-A policy is held against its grammar in the transaction that saves it, where each user and role that it names is found
-and its unique id kept beside the text. What is read back is the text that was given, but for principals that are gone
-since: there stands their id, as at AWS. Sources: botocore's `ecr` model; IAM User Guide, "Principal".
+The transaction that saves a policy validates it and stores the unique ids of the users and roles that it names beside
+the text (`bindings`). Clients read the text that was given, with the ids of principals that were deleted since, as at
+AWS. Sources: botocore's `ecr` model; IAM User Guide, "Principal".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Parameters = Mapping[str, Any]
 
 @ecr_operation("SetRepositoryPolicy", write=True)
 def set_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """`force` is the door's: it knows the caller, whom a policy might lock out."""
+    """`force` was applied by `ecr.lockout`, which knows the caller that a policy might lock out."""
     name, row = named_repository(tx, account, parameters)
     bound = bind_repository_policy(tx, account, parameters["policyText"])
     _keep_on_repository(tx, row, bound.text, bound.principals)
@@ -74,12 +74,12 @@ def delete_registry_policy(tx: Transaction, account: str, parameters: Parameters
 
 @operation(IdentityPort)
 def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPolicy:
-    """What the text would be as a repository's policy; InvalidParameter when it can be none."""
+    """Validate and bind a text as a repository's policy, without storing it; InvalidParameter."""
     return BoundPolicy(text, _bound(tx, account, text, PolicyKind.REPOSITORY))
 
 
 def give_repository_policy(tx: Transaction, account: str, name: str, text: str, saved: str | None) -> None:
-    """A policy that was bound before, as `bindings.stored` has it, to a repository that is just made."""
+    """Store a policy that was bound before (as `bindings.to_column`) for a new repository."""
     tx.connection.execute(
         update(repositories)
         .where(repositories.c.account == account, repositories.c.name == name)
@@ -89,7 +89,7 @@ def give_repository_policy(tx: Transaction, account: str, name: str, text: str, 
 
 
 def open_account(tx: Transaction, account: str) -> FoundRow:
-    """The row of an account whose registry is asked. AccessDenied for none: its keys do not count, so nobody asks."""
+    """The row of an open account. AccessDenied for another: its keys do not count."""
     row = tx.connection.execute(
         select(accounts).where(accounts.c.account == account, accounts.c.closed_at.is_(None))
     ).one_or_none()
@@ -99,7 +99,7 @@ def open_account(tx: Transaction, account: str) -> FoundRow:
 
 
 def _bound(tx: Transaction, account: str, text: str, kind: PolicyKind, scope: PolicyScope = PolicyScope.V2) -> Tags:
-    """The unique ids of the users and roles that the text names, by ARN. Whoever it names must be there."""
+    """(ARN, unique id) of the users and roles that the text names. InvalidParameter if one does not exist."""
     try:
         document = validate(text, kind, account=account, scope=scope)
     except PolicyError as error:
@@ -117,7 +117,7 @@ def _need_repository_policy(tx: Transaction, account: str, row: FoundRow) -> str
             f"Repository policy does not exist for the repository with name '{row.name}' in the registry with id "
             f"'{account}'",
         )
-    return bindings.shown(tx, row.policy, row.policy_principals)
+    return bindings.current_text(tx, row.policy, row.policy_principals)
 
 
 def _need_registry_policy(tx: Transaction, account: str) -> str:
@@ -126,14 +126,14 @@ def _need_registry_policy(tx: Transaction, account: str) -> str:
         raise Failure(
             Code.REGISTRY_POLICY_NOT_FOUND, f"Registry policy does not exist in the registry with id '{account}'"
         )
-    return bindings.shown(tx, row.registry_policy, row.registry_policy_principals)
+    return bindings.current_text(tx, row.registry_policy, row.registry_policy_principals)
 
 
 def _keep_on_repository(tx: Transaction, row: FoundRow, text: str | None, bound: Tags) -> None:
     tx.connection.execute(
         update(repositories)
         .where(repositories.c.repository_id == row.repository_id)
-        .values(policy=text, policy_principals=bindings.stored(bound))
+        .values(policy=text, policy_principals=bindings.to_column(bound))
     )
     tx.changed(row.account, row.name)
 
@@ -142,7 +142,7 @@ def _keep_on_registry(tx: Transaction, account: str, text: str | None, bound: Ta
     tx.connection.execute(
         update(accounts)
         .where(accounts.c.account == account)
-        .values(registry_policy=text, registry_policy_principals=bindings.stored(bound))
+        .values(registry_policy=text, registry_policy_principals=bindings.to_column(bound))
     )
     tx.changed(account, "")
 

@@ -1,9 +1,9 @@
-"""Pull-through cache rules: under which prefix what of which upstream is to be had, and by which credentials.
+"""Pull-through cache rules: which prefix mirrors which upstream, with which credentials.
 
-`model.pull_through` says which names a rule stands for. A prefix with its `/` and without is one, kept as it was
-spelled. Whoever calls has checked the upstream and the secret (`ecr.pull_through`); an absent `upstreamRegistry` is one
-of the operator's list. Sources: botocore's `ecr` model; ECR User Guide, "Sync an upstream registry with an Amazon ECR
-private registry".
+`model.pull_through` decides which names a rule applies to. A prefix with and without its `/` is the same, stored as it
+was spelled. `ecr.pull_through` has checked the upstream and the secret; a rule without `upstreamRegistry` names an
+upstream of the operator's list. Sources: botocore's `ecr` model; ECR User Guide, "Sync an upstream registry with an
+Amazon ECR private registry".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proxy.model.pull_through import ROOT, PullThroughRule
 
 
 def _always(answer: Sequence[PullThroughRule]) -> bool:
-    """That there are no rules is cached as well: every pull asks."""
+    """Makes the cache keep an empty list of rules too, which every pull needs."""
     return True
 
 
@@ -85,7 +85,7 @@ def create_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 @ecr_operation("DescribePullThroughCacheRules")
 def describe_rules(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """By prefix, in order. PullThroughCacheRuleNotFound for a prefix that has none."""
+    """Rules in the order of their prefixes. PullThroughCacheRuleNotFound for a prefix without one."""
     open_account(tx, account)
     wanted, token = parameters.get("ecrRepositoryPrefixes"), parameters.get("nextToken")
     if wanted:
@@ -111,7 +111,7 @@ def describe_rules(tx: Transaction, account: str, parameters: Parameters) -> dic
 
 @ecr_operation("UpdatePullThroughCacheRule", write=True)
 def update_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Its secret and its role; what is not given stays."""
+    """Change a rule's secret and role; members that are not given stay."""
     row = _need(tx, account, parameters["ecrRepositoryPrefix"])
     mine = (rules.c.account == account) & (rules.c.prefix == row.prefix)
     given = {"credential_arn": parameters.get("credentialArn"), "custom_role_arn": parameters.get("customRoleArn")}
@@ -165,5 +165,5 @@ def _described(row: FoundRow) -> dict[str, Any]:
 
 
 def _without(found: dict[str, Any], *members: str) -> dict[str, Any]:
-    """Each operation's answer leaves out members of its own."""
+    """A rule without some members: each operation's answer omits others."""
     return {member: value for member, value in found.items() if member not in members}

@@ -1,7 +1,7 @@
-"""Principals whose pulls leave no trace in lastRecordedPullTime: scanners, mostly.
+"""Principals whose pulls do not change lastRecordedPullTime: mostly scanners.
 
-An ARN is text here, as at AWS: whoever has it is meant, of any account, now or later; a role's means its sessions.
-Sources: botocore's `ecr` model; ECR User Guide, "Pull-time update exclusions".
+An ARN is only compared as text, as at AWS: it applies to any principal with that ARN, of any account, now or later; a
+role's ARN applies to its sessions. Sources: botocore's `ecr` model; ECR User Guide, "Pull-time update exclusions".
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def deregister_exclusion(tx: Transaction, account: str, parameters: Parameters) 
 
 @ecr_operation("ListPullTimeUpdateExclusions")
 def list_exclusions(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """ARNs, in order; the model holds a page to 100 of them whatever `maxResults` says."""
+    """ARNs in order; a page has at most 100, by the model."""
     listing, token = ("ListPullTimeUpdateExclusions", account), parameters.get("nextToken")
     limit = min(parameters.get("maxResults") or DEFAULT_PAGE, DEFAULT_PAGE)
     after = paging.read(listing, token, 1)[0] if token else ""

@@ -1,5 +1,5 @@
-"""lastRecordedPullTime of images: what workers noted, written down. Source: ECR User Guide, "Pull-time update
-exclusions"; API reference, "ImageDetail"."""
+"""Stores lastRecordedPullTime of images, which workers collect (`registry.pull_times`). Source: ECR User Guide,
+"Pull-time update exclusions"; API reference, "ImageDetail"."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _NOTE = (
 
 @operation(ManifestPort, write=True, settles=True)
 def note_pulls(tx: Transaction, pulls: Sequence[Pull]) -> None:
-    """At most one write in `PULL_EVERY_SECONDS` and image, however many workers tell of it. Pulls of excluded
-    principals, and of images that are gone, are nothing."""
+    """At most one write in `PULL_EVERY_SECONDS` for each image, however many workers report pulls. Pulls by excluded
+    principals and of deleted images are ignored."""
     excluded = set()
     for account in sorted({pull.account for pull in pulls}):
         named = sorted({pull.principal for pull in pulls if pull.account == account})

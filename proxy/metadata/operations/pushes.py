@@ -1,8 +1,7 @@
-"""A manifest pushed, by docker's door or by PutImage: what it needs is there, its image is made, its tags are moved.
+"""Pushes of manifests, through OCI or PutImage: checks the referenced content, makes the image, moves its tags.
 
-Two steps. `examine` and `examine_image` hash and parse, which takes time and no database; what they give is what
-`put_manifest` and `put_image` take into the transaction. An image is made once, whatever it is called. Must not know
-HTTP.
+Two steps. `examine` and `examine_image` hash and parse, which takes CPU time and no database; `put_manifest` and
+`put_image` get their results in the transaction. An image is made once, however many tags it has. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from proxy.metadata.db.schema import (
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import absent, events, mutability, replication, usage
+from proxy.metadata.operations.archive import enqueue as enqueue_archive
 from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
@@ -45,7 +45,7 @@ from proxy.model.mirror import PULL_THROUGH
 from proxy.model.names import Digest, check_tag, parse_digest
 from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedManifest
 
-_MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
+_MEDIA_TYPE_MAX = 256  # characters of a link's column; a longer media type is not stored
 
 SETTINGS = select(
     repositories.c.repository_id,
@@ -54,7 +54,7 @@ SETTINGS = select(
     select(event_rules.c.name)
     .where(event_rules.c.account == repositories.c.account, event_rules.c.enabled == true())
     .exists()
-    .label("has_rules"),  # of events: without any, a push costs no statement more
+    .label("has_rules"),  # of events: without rules a push costs no extra statement
     select(replication_configurations.c.rules)
     .where(replication_configurations.c.account == repositories.c.account)
     .scalar_subquery()
@@ -73,7 +73,7 @@ def examine(
     tags: Sequence[str],
     create: CreateOnPush,
 ) -> dict[str, Any]:
-    """The part of `put_manifest` that takes time and no database: what it gives is what that takes."""
+    """The part of `put_manifest` that takes CPU time and no database; returns its parameters."""
     algorithm, _, encoded = digest.partition(":")
     if algorithm not in ("sha256", "sha512") or hashlib.new(algorithm, content).hexdigest() != encoded:
         raise Failure(Code.IMAGE_DIGEST_DOES_NOT_MATCH, f"The manifest does not hash to '{digest[:140]}'")
@@ -106,12 +106,12 @@ def put_manifest(
     each_once = tuple(dict.fromkeys(tags))
     causes = _Causes(row.has_rules, row.replication)
     _put(tx, account, repository, row, content, digest, each_once, facts, causes)
-    tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
+    tx.changed(account, repository)  # also if nothing is new: an earlier push may not be announced yet
     return PushedManifest(digest, facts.subject, each_once, created)
 
 
 def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:
-    """As `examine`, of a PutImage that the model has no objection to. InvalidParameter, ImageDigestDoesNotMatch."""
+    """`examine` for a PutImage that is valid by the model. InvalidParameter, ImageDigestDoesNotMatch."""
     tag, named = parameters.get("imageTag"), parameters.get("imageDigest")
     if tag is not None:
         _check("imageTag", check_tag, tag)
@@ -139,7 +139,7 @@ def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:
 def put_image(
     tx: Transaction, account: str, parameters: Parameters, content: bytes, digest: str, facts: ManifestFacts
 ) -> dict[str, Any]:
-    """PutImage. The manifest is not in the answer: whoever asked has it, and answers of writes are kept."""
+    """PutImage. The answer omits the manifest: the proxy has it, and answers of writes are stored."""
     name, row = named_repository(tx, account, parameters)
     tag = parameters.get("imageTag")
     image_id = find_image(tx, row.repository_id, digest)
@@ -167,7 +167,7 @@ def put_image(
 
 @dataclass(frozen=True, slots=True)
 class _Causes:
-    """What a push has to tell of: whether the account has rules of events, and the JSON of those of replication."""
+    """What a push may cause: whether the account has event rules, and the JSON of its replication rules."""
 
     has_rules: bool
     replication: str | None
@@ -198,14 +198,14 @@ def _put(
     facts: ManifestFacts,
     causes: _Causes,
 ) -> None:
-    """`row` is the repository's. Events tell of what is new: an image, a tag that points elsewhere."""
+    """`row` is the repository's. Events report what is new: an image, or a tag that moved."""
     found = find_image(tx, row.repository_id, digest)
     if found is None:
         image_id = insert_image(tx, account, repository, row.repository_id, content, digest, facts)
     else:
         image_id = found
         if is_archived(tx, image_id):
-            restore(tx, row.repository_id, image_id, digest)
+            restore(tx, account, repository, row.repository_id, image_id, at_once=True)
         complete(tx, account, repository, row.repository_id, image_id, facts)
         arrived = images.c.image_id == image_id, images.c.origin.is_not(None)
         tx.connection.execute(update(images).where(*arrived).values(origin=None))
@@ -228,10 +228,10 @@ def _put(
 def complete(
     tx: Transaction, account: str, repository: str, repository_id: int, image_id: int, facts: ManifestFacts
 ) -> None:
-    """Who pushes an image that came from an upstream brings what was absent of it, as with any other."""
+    """A push of an image that was imported from an upstream must bring its absent content."""
     absent_blobs, absent_children = absent.of_image(tx, image_id)
     if absent_blobs:
-        blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
+        blob_ids, _ = _needed_blobs(tx, account, repository, repository_id, facts)
         for digest in absent_blobs:
             absent.adopt_blob(tx, repository_id, digest, blob_ids[digest])
     if absent_children:
@@ -252,9 +252,9 @@ def insert_image(
     imported: bool = False,
     origin: str | None = None,
 ) -> int:
-    """A new image's row id. `imported`: what it names may come later. `origin`: where it was replicated from."""
+    """A new image's row id. `imported`: its content may be absent. `origin`: where it was replicated from."""
     origin = PULL_THROUGH if imported else origin
-    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
+    blob_ids, archived = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
     children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
     children = list(children_here.values())
     run = tx.connection.execute
@@ -306,6 +306,8 @@ def insert_image(
             )
     if children:
         run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+    if archived:
+        enqueue_archive(tx, account, repository, repository_id, digest)  # it is read from there meanwhile
     if imported:
         absent.record(tx, repository_id, image_id, facts, blob_ids, list(children_here))
         absent.adopt_manifest(tx, repository_id, digest, image_id)
@@ -313,8 +315,7 @@ def insert_image(
 
 
 def _by_type(facts: ManifestFacts, blob_ids: Mapping[str, int]) -> Iterator[tuple[str | None, list[int]]]:
-    """The blobs that are of one media type, at most 500 at a time: an image has two types, a hostile one as many as
-    blobs."""
+    """Blobs grouped by media type, at most 500 at a time: an image has two types, a hostile one as many as blobs."""
     found: dict[str | None, list[int]] = {}
     for digest, blob_id in blob_ids.items():
         media_type = facts.blob_types.get(digest, "")
@@ -332,13 +333,14 @@ def _needed_blobs(
     facts: ManifestFacts,
     *,
     may_lack: bool = False,
-) -> dict[str, int]:
-    """Row ids by digest of those that are here."""
+) -> tuple[dict[str, int], bool]:
+    """Row ids by digest of those that are here, and whether any of them lies in the archive."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
+    archived = False
     for start in range(0, len(wanted), 500):
         rows = tx.connection.execute(
-            select(blobs.c.digest, blobs.c.blob_id)
+            select(blobs.c.digest, blobs.c.blob_id, blobs.c.archived)
             .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
             .where(
                 blobs.c.account == account,
@@ -347,11 +349,13 @@ def _needed_blobs(
                 blob_links.c.repository_id == repository_id,
             )
         )
-        found.update((row.digest, row.blob_id) for row in rows)
+        for row in rows:
+            found[row.digest] = row.blob_id
+            archived = archived or bool(row.archived)
     missing = [digest for digest in wanted if digest not in found]
     if missing and not may_lack:
         raise layers_not_found(missing[:NAMED_MAX], repository, account)
-    return found
+    return found, archived
 
 
 def _needed_children(
@@ -363,7 +367,7 @@ def _needed_children(
     *,
     may_lack: bool = False,
 ) -> dict[str, tuple[int, int]]:
-    """(image id, image size) by digest of each manifest that an index lists and that is here."""
+    """(image id, image size) by digest of each manifest that an index lists and the repository has."""
     wanted = list(dict.fromkeys(facts.children))
     found: dict[str, tuple[int, int]] = {}
     for start in range(0, len(wanted), 500):
@@ -387,12 +391,12 @@ def _needed_children(
 
 
 def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int, *, again: bool = False) -> bool:
-    """False where it points there already; `again`: that is a push of its own, later than the last one."""
+    """Point a tag to the image; False if it points there already, which `again` counts as a newer push."""
     mine = tags.c.repository_id == row.repository_id, tags.c.name == tag
     held = tx.connection.execute(select(tags.c.image_id, tags.c.origin).where(*mine)).one_or_none()
     before = None if held is None else held.image_id
     if before is not None and mutability.is_immutable(row, tag):
-        raise mutability.tag_is_immutable(repository, tag)  # also where it points already, as ECR does
+        raise mutability.tag_is_immutable(repository, tag)  # even if it points to the image already, as ECR does
     here = {"pushed_at": tx.now, "origin": None, "version": None}
     if held is not None and before == image_id:
         if again or held.origin is not None:

@@ -1,4 +1,4 @@
-"""Token buckets of request rates, from which workers lease (`auth.rates` says how)."""
+"""Token buckets of request rates, from which workers lease tokens (`auth.rates`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SET_BACK_SECONDS = 5.0  # more than services' clocks differ: a row from further 
 def take_tokens(
     tx: Transaction, account: str, name: str, per_second: float, burst: float, most: int
 ) -> tuple[int, float]:
-    """What the bucket holds, `most` at most, and when it holds none, the seconds until it has one again.
+    """Take up to `most` tokens; if there are none, the seconds until one.
 
-    A new bucket is full. The asker says how it fills, so that a change of the settings needs no rows."""
+    A new bucket is full. The caller passes size and rate, so that a change of settings changes no rows."""
     mine = (rates.c.account == account) & (rates.c.operation == name)
     row = tx.connection.execute(select(rates.c.tokens, rates.c.counted_at).where(mine)).one_or_none()
     tokens, counted_at = (burst, tx.now) if row is None else (row.tokens, row.counted_at)

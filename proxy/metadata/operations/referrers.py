@@ -1,6 +1,6 @@
-"""Referrers of a subject, as the OCI door lists them and as ECR's ListImageReferrers does: one query, two forms.
+"""Referrers of a subject, for OCI's referrers API and ECR's ListImageReferrers.
 
-A page ends early where its manifests, and so the annotations that it shows of them, are more than `PAGE_BYTES`.
+A page ends early when its manifests, whose annotations it shows, have more than `PAGE_BYTES`.
 Sources: OCI Distribution 1.1.1 "Listing Referrers"; botocore's `ecr` model.
 """
 
@@ -41,7 +41,7 @@ _FOUND = (
 def referrers(
     tx: Transaction, account: str, repository: str, digest: str, artifact_type: str | None, last: str, limit: int
 ) -> tuple[Sequence[Referrer], bool]:
-    """In the order of their digests, from beyond `last`, and whether there are more."""
+    """Referrers in the order of their digests beyond `last`, and whether there are more."""
     repository_id = find_repository(tx, account, repository)
     if repository_id is None:
         return (), False
@@ -50,7 +50,7 @@ def referrers(
 
 @ecr_operation("ListImageReferrers")
 def list_image_referrers(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """A subject that is not there may have referrers, and need not have any: an empty list, no error."""
+    """A subject that does not exist may have referrers; without any the list is empty, no error."""
     name, repository = named_repository(tx, account, parameters)
     digest = parameters["subjectId"]["imageDigest"]
     try:
@@ -81,7 +81,7 @@ def _page(
     last: str,
     limit: int,
 ) -> tuple[Sequence[Referrer], bool]:
-    """Each type (None: any) is read by its index, in order."""
+    """Reads each type (None: any) by its index, in order."""
     found = list(merge(*(_rows(tx, repository_id, digest, each, statuses, last, limit) for each in types), key=_digest))
     kept, room = 0, PAGE_BYTES
     for row in found[:limit]:
@@ -114,7 +114,7 @@ def _rows(
     last: str,
     limit: int,
 ) -> Sequence[FoundRow]:
-    """One more than `limit`, where there is one."""
+    """At most `limit` + 1 rows."""
     query = select(*_FOUND).where(
         images.c.repository_id == repository_id,
         images.c.subject == digest,

@@ -1,6 +1,6 @@
-"""What ECR says of a registry as a whole: that nothing is signed.
+"""ECR operations about a registry as a whole: its signing configuration, which is always absent.
 
-Signing cannot be configured here, so that the answer is fixed. Texts as ECR answers them.
+Signing cannot be configured here, so the answer is fixed. Texts as ECR answers them.
 """
 
 from __future__ import annotations

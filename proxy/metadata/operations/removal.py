@@ -1,9 +1,10 @@
-"""What is left of deleted repositories: their rows, removed some at a time.
+"""Removes the rows of deleted repositories, some at a time.
 
-A repository is deleted by giving its row to nobody (`DELETED`), under a name that no repository has: its own name is
-free, and nothing of it is to be found by any look-up, which all begin with an account. Its images, tags and links go in
-transactions of a bounded number of rows, so that a repository of 100,000 images keeps other writes waiting no longer
-than a push does; whoever stops in between goes on where rows are left. A blob's grace begins when its link goes.
+DeleteRepository moves a repository's row to the account `DELETED` under a unique name: its own name is free then, and
+no look-up finds its rows, since all begin with an account. Its images, tags and links are removed in transactions of a
+bounded number of rows, so that a repository of 100,000 images blocks other writes no longer than a push; after an
+interruption the rows that are left are removed later. A blob's grace begins when its link is removed. Called by
+`repositories` and the sweep.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.operation import operation
 
 DELETED = ""  # the account of repositories that are deleted
-AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositories all
-_IMAGES = 50  # asked for at a time: each has some rows in other tables, which are counted once they are gone
+AT_ONCE = 1000  # rows that DeleteRepository removes itself: all of most repositories
+_IMAGES = 50  # read at a time: each has rows in other tables too
 
 
 def mark_deleted(tx: Transaction, repository_id: int) -> None:
-    """Let the repository's name go, and all that is found by it; then `remove` its rows."""
+    """Free the repository's name and hide its rows; call `remove` after it."""
     tx.connection.execute(
         update(repositories)
         .where(repositories.c.repository_id == repository_id)
@@ -45,7 +46,7 @@ def mark_deleted(tx: Transaction, repository_id: int) -> None:
 
 @operation(UpkeepPort, write=True)
 def remove_deleted(tx: Transaction, limit: int) -> int:
-    """Remove about so many rows of deleted repositories; returns how many, 0 when there are none left."""
+    """Remove about so many rows of deleted repositories; how many, 0 when none are left."""
     removed = 0
     while removed < limit:
         found = tx.connection.execute(
@@ -61,7 +62,7 @@ def remove_deleted(tx: Transaction, limit: int) -> int:
 
 
 def remove(tx: Transaction, repository_id: int, limit: int) -> int:
-    """Remove about `limit` rows of a repository that is nobody's, its own last; returns how many."""
+    """Remove about `limit` rows of a deleted repository, its own row last; how many."""
     removed = 0
     for some in (_tags, _mirrored, _replications, _images, _links, _previews):
         while removed < limit:
@@ -136,7 +137,7 @@ def _links(tx: Transaction, repository_id: int, limit: int) -> int:
 
 
 def _previews(tx: Transaction, repository_id: int, limit: int) -> int:
-    """Of lifecycle policies."""
+    """Remove the repository's lifecycle previews."""
     mine = preview_results.c.repository_id == repository_id
     found = tx.connection.execute(
         select(preview_results.c.run, preview_results.c.position).where(mine).limit(min(limit, 500))

@@ -1,4 +1,4 @@
-"""Repositories: look-ups that every other noun begins with, and the ECR operations on them.
+"""Repositories: look-ups that other modules begin with, and the ECR operations on them.
 
 Sources: botocore's `ecr` model; texts as ECR answers them.
 """
@@ -27,11 +27,11 @@ from proxy.model.records import Page
 Parameters = Mapping[str, Any]
 DEFAULT_PAGE = 100
 TAGS_MAX = 50
-KEY_MAX = 128  # letters of a tag's key
+KEY_MAX = 128  # characters of a tag's key
 
 _ID_OF = select(repositories.c.repository_id).where(
     repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name")
-)  # made once: nearly every operation asks it
+)  # built once: nearly every operation runs it
 
 
 _ENCRYPTION_OF = select(repositories.c.encryption).where(repositories.c.repository_id == bindparam("id"))
@@ -50,13 +50,13 @@ def need_repository(tx: Transaction, account: str, name: str) -> int:
 
 
 def encryption_of(tx: Transaction, repository_id: int) -> str:
-    """The ARN of the KMS key that a repository's data keys are made under; empty for the server's own."""
+    """The ARN of the KMS key that wraps a repository's data keys; empty for the server's own."""
     found: str = tx.connection.execute(_ENCRYPTION_OF, {"id": repository_id}).scalar_one()
     return found
 
 
 def named_repository(tx: Transaction, account: str, parameters: Parameters) -> tuple[str, FoundRow]:
-    """The repository an ECR request names. One of another registry is not there: its account was not authorised."""
+    """The repository that an ECR request names. RepositoryNotFound for another registry's."""
     name = parameters["repositoryName"]
     registry = parameters.get("registryId") or account
     row = None
@@ -70,7 +70,7 @@ def named_repository(tx: Transaction, account: str, parameters: Parameters) -> t
 
 
 def make_repository(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
-    """A new one's row id. `parameters` are CreateRepository's, and what only a template has: a `lifecyclePolicy`."""
+    """A new repository's row id. `parameters` are CreateRepository's, and a template's `lifecyclePolicy`."""
     repository_id = _insert(tx, account, name, parameters)
     for key, value in check_tags(parameters.get("tags") or ()).items():
         tx.connection.execute(insert(repository_tags).values(repository_id=repository_id, key=key, value=value))
@@ -140,8 +140,8 @@ def describe_repositories(tx: Transaction, account: str, parameters: Parameters)
 
 @ecr_operation("DeleteRepository", write=True)
 def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """With `force` also its images: gone for everybody at once, their rows as soon as upkeep comes to them. Blobs that
-    nothing else links wait for the sweep, open uploads for theirs."""
+    """With `force` also its images: they are hidden at once, and their rows are removed by upkeep. Blobs without
+    another link, and open uploads, are removed by the sweep."""
     name, row = named_repository(tx, account, parameters)
     key = row.repository_id
     held = tx.connection.execute(select(images.c.image_id).where(images.c.repository_id == key).limit(1)).first()
@@ -195,7 +195,7 @@ def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) ->
 
 
 def _count_repository(tx: Transaction, account: str, change: int) -> None:
-    """LimitExceeded where one more is too many; the caller's transaction is then undone."""
+    """LimitExceeded if one more exceeds the quota; the caller's transaction is rolled back then."""
     most = tx.registry.quotas.repositories
     held = tx.connection.execute(
         update(accounts)
@@ -218,29 +218,29 @@ def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
         "repositoryName": row.name,
         "repositoryUri": tx.registry.repository_uri.format(account=row.account, region=region, name=row.name),
         "createdAt": row.created_at,
-        **mutability.described(row),
+        **mutability.response_members(row),
         "imageScanningConfiguration": {"scanOnPush": row.scan_on_push},
         "encryptionConfiguration": encryption,
     }
 
 
 def check_settings(parameters: Parameters) -> None:
-    """What the model's shapes cannot say."""
+    """Checks that the model's shapes do not express."""
     mutability.check(parameters)
     encryption = parameters.get("encryptionConfiguration") or {}
     own = encryption.get("kmsKey")
     if own and encryption["encryptionType"] == "AES256":
         raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
-    if encryption and not own and encryption["encryptionType"] != "AES256":  # doors settle it first
+    if encryption and not own and encryption["encryptionType"] != "AES256":  # the proxy resolves the key before
         raise invalid("encryptionConfiguration.kmsKey", "Member must not be null")
 
 
 def check_tags(given: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Tags as the API gives them, by key. InvalidTagParameter, TooManyTags."""
+    """The API's tags by key. InvalidTagParameter, TooManyTags."""
     if len(given) > TAGS_MAX:
         raise too_many_tags()
     found: dict[str, str] = {}
-    seen: set[str] = set()  # policies do not tell keys apart by case: what they were asked about must be what is kept
+    seen: set[str] = set()  # policies ignore the case of keys, so two keys must differ in more
     for tag in given:
         key, value = tag["Key"], tag["Value"]
         if not 1 <= len(key) <= KEY_MAX or len(value) > 256 or key.lower() in seen:

@@ -1,4 +1,4 @@
-"""The ECR operations that change a repository's settings, each a whole one: PutImageTagMutability."""
+"""The ECR operation that changes one setting of a repository: PutImageTagMutability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proxy.metadata.operations.repositories import Parameters, named_repository
 
 @ecr_operation("PutImageTagMutability", write=True)
 def put_image_tag_mutability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Holds from the next push on; tags stay where they are. Filters that are not given again are gone."""
+    """Takes effect with the next push. Filters that are not given again are removed."""
     name, row = named_repository(tx, account, parameters)
     mutability.check(parameters)
     tx.connection.execute(

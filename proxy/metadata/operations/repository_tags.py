@@ -1,6 +1,6 @@
-"""Tags of repositories, by ARN: what policies see as aws:ResourceTag/… and ecr:ResourceTag/… of them.
+"""Tags of repositories, by ARN; policies see them as aws:ResourceTag/… and ecr:ResourceTag/….
 
-To policies keys are the same in any case, hence so they are here; at AWS two that differ in case are two tags.
+Policies ignore the case of keys, so keys are unique in any case here; at AWS two that differ in case are two tags.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Parameters = Mapping[str, Any]
 
 @ecr_operation("TagResource", write=True)
 def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Tags that are there already get the new value; not by another spelling, on which a policy may not have counted
-    (aws:TagKeys is compared with case). InvalidTagParameter."""
+    """Existing tags get the new value. InvalidTagParameter for another spelling of an existing key: a policy may not
+    have allowed it (aws:TagKeys is compared with case)."""
     row = _resource(tx, account, parameters)
     given = check_tags(parameters["tags"])
     held = _tags(tx, row)
@@ -48,7 +48,7 @@ def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[
 
 @ecr_operation("UntagResource", write=True)
 def untag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Keys that are not there are no error, those that no tag can have are. InvalidTagParameter, TooManyTags."""
+    """Unknown keys are ignored, malformed ones are an error. InvalidTagParameter, TooManyTags."""
     row = _resource(tx, account, parameters)
     keys = parameters["tagKeys"]
     if len(keys) > TAGS_MAX:
@@ -70,7 +70,7 @@ def list_tags_for_resource(tx: Transaction, account: str, parameters: Parameters
 
 
 def _resource(tx: Transaction, account: str, parameters: Parameters) -> FoundRow:
-    """The row of `resourceArn`, which is a repository of this account."""
+    """The row of `resourceArn`, a repository of this account."""
     head, slash, name = parameters["resourceArn"].partition("/")
     if head != f"arn:aws:ecr:{tx.registry.region}:{account}:repository" or not slash:
         raise invalid("resourceArn", "Invalid ARN")

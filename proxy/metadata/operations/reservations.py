@@ -1,9 +1,9 @@
-"""Keys of objects whose row comes after them: named before the first byte is written, so that the sweep leaves them.
+"""Reservations of object keys: they keep the sweep from deleting an object before a row names it.
 
-An object that is written into the store before any blob or session names it looks like an orphan, and S3 dates one of
-several parts from its beginning, however lately it was finished. A reservation is the row that it has meanwhile. It
-ends after the time that its writer asked for, and is then removed in a transaction of its own: from there on the
-object may be deleted at any moment, and no row can be pointed at it any more (`upkeep.replace_object`).
+An object that is stored before a blob or session names it looks like an orphan, and S3 dates a multipart object from
+its beginning, even if it was finished just now. Its reservation is its row meanwhile. It expires after the time that
+its writer asked for, and is removed in a transaction of its own: from then on the object may be deleted at any moment,
+and no row can be pointed at it (`upkeep.replace_object`). Called by `jobs.reseal`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from proxy.metadata.operations.operation import operation
 
 @operation(UpkeepPort, write=True, settles=True)
 def reserve_object(tx: Transaction, object_key: str, seconds: float) -> None:
-    """Asked again, it lasts from now."""
+    """Reserve or renew: it lasts from now."""
     until = tx.now + seconds
     known = update(reserved_objects).where(reserved_objects.c.object_key == object_key).values(until=until)
     if not tx.connection.execute(known).rowcount:
@@ -37,13 +37,13 @@ def any_reserved(tx: Transaction) -> bool:
 
 
 def is_reserved(tx: Transaction, object_key: str) -> bool:
-    """Also one that has ended and is not yet removed: its object is still known."""
+    """Whether the key is reserved; also by an expired reservation that is not removed yet."""
     named = select(reserved_objects.c.object_key).where(reserved_objects.c.object_key == object_key)
     return tx.connection.execute(named).first() is not None
 
 
 def remove_ended(tx: Transaction, limit: int) -> int:
-    """How many were removed, `limit` at most."""
+    """Remove at most `limit` expired reservations; how many."""
     ended = tx.connection.execute(
         select(reserved_objects.c.object_key)
         .where(reserved_objects.c.until <= tx.now)

@@ -1,6 +1,6 @@
-"""What ECR keeps of image scanning: whether a repository wants its images scanned when they are pushed.
+"""ECR's settings of image scanning: whether a repository's images are to be scanned at a push.
 
-It is kept and told, nothing is scanned. A registry's configuration is ECR's default, which nothing changes here.
+The setting is stored and returned; nothing is scanned. A registry's configuration is always ECR's default.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.frame_hashes import drop_pages, move_pages
 from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Sealing, Segment
 
-FIRST_SEGMENTS = 64  # what a SealedObject carries; the rest is asked for by range
+FIRST_SEGMENTS = 64  # in a SealedObject; the others are read by range
 
 BLOB_COLUMNS = (
     blobs.c.blob_id,
@@ -28,6 +28,7 @@ BLOB_COLUMNS = (
     blobs.c.provider_info,
     blobs.c.data_key,
     blobs.c.encryption,
+    blobs.c.archived,
 )
 UPLOAD_COLUMNS = tuple(uploads.c)
 _SEGMENT_COLUMNS = (
@@ -42,19 +43,19 @@ _FIRST_PAGE = (
     .where(segments.c.object_key == bindparam("object_key"))
     .order_by(segments.c.plain_offset, segments.c.stored_offset)
     .limit(FIRST_SEGMENTS)
-)  # made once: every blob and every upload asks it
+)  # built once: every blob and every upload runs it
 _INSERT = insert(segments)
 
 
 def blob_of(row: FoundRow, found: tuple[Segment, ...]) -> Blob:
-    return Blob(row.digest, row.size, _sealed(row, row.size, found))
+    return Blob(row.digest, row.size, _sealed(row, row.size, found, archived=bool(row.archived)))
 
 
 def upload_object(row: FoundRow, found: tuple[Segment, ...]) -> SealedObject:
     return _sealed(row, row.plain_size, found)
 
 
-def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> SealedObject:
+def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...], *, archived: bool = False) -> SealedObject:
     return SealedObject(
         object_key=row.object_key,
         data_key=EncryptedDataKey(row.provider_id, row.provider_info, row.data_key),
@@ -66,6 +67,7 @@ def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> Seale
         segments=found,
         sealing=Sealing(row.sealing),
         encryption=row.encryption,
+        archived=archived,
     )
 
 
@@ -74,7 +76,7 @@ def data_key_columns(key: EncryptedDataKey) -> dict[str, Any]:
 
 
 def segments_from(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> tuple[Segment, ...]:
-    """From the segment that holds `plain_offset`; empty ones that share its start come along, in stored order."""
+    """Segments from the one that holds `plain_offset`, with empty ones that share its start, in stored order."""
     start = (
         select(func.max(segments.c.plain_offset))
         .where(segments.c.object_key == object_key, segments.c.plain_offset <= plain_offset)
@@ -90,7 +92,7 @@ def segments_from(tx: Transaction, object_key: str, plain_offset: int, limit: in
 
 
 def first_segments(tx: Transaction, wanted: Sequence[tuple[str, int]]) -> dict[str, tuple[Segment, ...]]:
-    """The first page of each object's segments; one query for all that have but one page."""
+    """The first page of each object's segments; one query for all objects with a single page."""
     found: dict[str, list[Segment]] = {key: [] for key, _ in wanted}
     short = [key for key, count in wanted if count <= FIRST_SEGMENTS]
     for start in range(0, len(short), 500):
@@ -132,13 +134,13 @@ def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -
 
 
 def move_segments(tx: Transaction, object_key: str, new_key: str) -> None:
-    """With the hashes of their frames: the same object goes on under another key."""
+    """Move segments and frame hashes to another key of the same object."""
     tx.connection.execute(update(segments).where(segments.c.object_key == object_key).values(object_key=new_key))
     move_pages(tx, object_key, new_key)
 
 
 def unshared(tx: Transaction, object_keys: Iterable[str]) -> list[str]:
-    """Those of keys whose blobs were removed, or got another object, that no other account's blob has."""
+    """Of object keys that a blob no longer uses, those that no other account's blob uses."""
     keys = list(object_keys)
     held: set[str] = set()
     for start in range(0, len(keys), 500):
@@ -148,7 +150,7 @@ def unshared(tx: Transaction, object_keys: Iterable[str]) -> list[str]:
 
 
 def delete_segments(tx: Transaction, object_keys: Sequence[str]) -> None:
-    """With the hashes of their frames, where they have any."""
+    """Delete segments and their frame hashes, if any."""
     for start in range(0, len(object_keys), 500):
         some = object_keys[start : start + 500]
         tx.connection.execute(delete(segments).where(segments.c.object_key.in_(some)))

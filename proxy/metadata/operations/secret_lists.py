@@ -1,4 +1,4 @@
-"""What DescribeSecret, ListSecrets and ListSecretVersionIds say: everything about secrets but their values."""
+"""DescribeSecret, ListSecrets and ListSecretVersionIds: everything about secrets except their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Parameters = Mapping[str, Any]
 
 DAY = 86_400.0
 PAGE = 100
-SCANNED = 1000  # secrets that one page looks at for those that its filters want: the next page goes on there
+SCANNED = 1000  # secrets that one page checks against its filters; the next page continues there
 
 
 def describe(row: FoundRow, versions: Sequence[SecretVersion]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe(row: FoundRow, versions: Sequence[SecretVersion]) -> dict[str, Any]
 
 
 def list_secrets(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """By name, in order; a page may have fewer than it could where filters leave secrets out."""
+    """Secrets by name; a page may be short if filters exclude secrets."""
     if parameters.get("SortBy") not in (None, "name") or parameters.get("SortOrder") == "desc":
         raise Failure(Code.INVALID_PARAMETER, "Secrets are listed by name, in ascending order.")
     limit, filters = parameters.get("MaxResults") or PAGE, parameters.get("Filters") or ()
@@ -60,7 +60,7 @@ def list_secrets(tx: Transaction, account: str, parameters: Parameters) -> dict[
 
 
 def list_versions(row: FoundRow, versions: Sequence[SecretVersion]) -> dict[str, Any]:
-    """All of them: a secret has twenty at most."""
+    """All versions: a secret has twenty at most."""
     listed = [
         {"VersionId": each.version_id, "VersionStages": list(each.stages), "CreatedDate": each.created_at}
         for each in versions
@@ -104,13 +104,13 @@ def _is_listed(tx: Transaction, planned: bool) -> ColumnElement[bool]:
 
 
 def _wants(filter_: Mapping[str, Any], row: FoundRow) -> bool:
-    """Whether one of the filter's values fits: those with a `!` before them must not."""
+    """Whether one of the filter's values matches; those with a leading `!` must not match."""
     key, values = filter_.get("Key"), filter_.get("Values") or ()
     return any(_fits(key, value[1:], row) is False if value[:1] == "!" else _fits(key, value, row) for value in values)
 
 
 def _fits(key: str | None, value: str, row: FoundRow) -> bool:
-    """By the beginning; of a description and of all attributes, whatever their case."""
+    """Whether the attribute begins with the value; descriptions and `all` ignore case."""
     tags = tags_of(row)
     if key == "name":
         return bool(row.name.startswith(value))

@@ -1,9 +1,9 @@
-"""Secrets Manager's operations on rows, as far as clients of a registry use them. Values are sealed elsewhere.
+"""Secrets Manager's operations on rows, as far as clients of a registry use them. `auth.secrets` seals values.
 
-A secret that is deleted with a time to recover stays until that is over, and takes part in nothing but DescribeSecret,
-ListSecrets on demand, RestoreSecret and DeleteSecret. Of its versions those stay that have a label: the current one,
-the previous one, and what the caller named. Sources: botocore's `secretsmanager` model; AWS Secrets Manager API
-reference. Texts as Secrets Manager answers them.
+A secret that is deleted with a recovery window stays until the window ends; only DescribeSecret, ListSecrets (on
+request), RestoreSecret and DeleteSecret see it. A version stays while it has a label: the current and previous ones,
+and those the caller set. Sources: botocore's `secretsmanager` model; AWS Secrets Manager API reference. Texts as
+Secrets Manager answers them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ RECOVERY_DAYS = 30
 
 @operation(SecretPort)
 def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
-    """By ARN, ARN without its suffix, or name."""
+    """A secret by ARN, ARN without its suffix, or name."""
     arn = parse_secret_arn(secret_id)
     if arn is not None and arn[1] != account:
         return None
     named = secrets.c.name == (arn[2] if arn else secret_id)
-    # A name may end as if it had a suffix: the whole ARN is looked for first.
+    # A name may end as if it had a suffix, so the whole ARN is looked up first.
     row = _row(tx, account, secrets.c.arn == secret_id) if arn else None
     row = row or _row(tx, account, named)
     if row is None or (arn is not None and row.arn.split(":")[3] != arn[0]):
@@ -47,7 +47,7 @@ def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
 
 @operation(SecretPort, caching=Caching(Scope.REGISTRY))
 def secret_version(tx: Transaction, account: str, arn: str) -> SecretVersion | None:
-    """The current one."""
+    """The current version."""
     return _find_version(tx, account, arn, "", CURRENT)
 
 
@@ -70,7 +70,7 @@ def read_secrets(tx: Transaction, account: str, action: str, parameters: Mapping
     _refuse_deleted(row)
     if action == "ListSecretVersionIds":
         return list_versions(row, _versions(tx, row.arn))
-    if action == "GetResourcePolicy":  # there are none: whoever may is an identity of the account
+    if action == "GetResourcePolicy":  # there are no resource policies: only the account's identities have access
         return {"ARN": row.arn, "Name": row.name}
     raise _unknown(action)
 
@@ -106,7 +106,7 @@ def write_secrets(
 
 @operation(SecretPort)
 def sealed_versions(tx: Transaction, after: Sequence[str], limit: int) -> Sequence[SecretVersion]:
-    """By ARN and id, in order, beyond `after`; those of deleted secrets too, as long as they can be restored."""
+    """Versions by ARN and id, beyond `after`; also those of deleted secrets that can be restored."""
     arn, version_id = (*after, "", "")[:2]
     rows = tx.connection.execute(
         select(secret_versions)
@@ -132,7 +132,7 @@ def replace_sealed_version(tx: Transaction, arn: str, version_id: str, old: byte
 
 @operation(SecretPort, write=True)
 def remove_secrets(tx: Transaction, limit: int) -> int:
-    """Those whose time to be restored is over."""
+    """Remove secrets whose recovery window is over."""
     arns = (
         tx.connection.execute(
             select(secrets.c.arn).where(secrets.c.deleted_at <= tx.now).order_by(secrets.c.deleted_at).limit(limit)
@@ -206,7 +206,7 @@ def _update(tx: Transaction, row: FoundRow, parameters: Parameters, sealed: byte
 
 
 def _delete(tx: Transaction, row: FoundRow, parameters: Parameters) -> dict[str, Any]:
-    """At once, or so many days later; a second time the time begins anew."""
+    """Delete at once, or after so many days; another call restarts the days."""
     if parameters.get("ForceDeleteWithoutRecovery"):
         _remove(tx, [row.arn])
         return {"ARN": row.arn, "Name": row.name, "DeletionDate": tx.now}
@@ -249,7 +249,7 @@ def _move_label(tx: Transaction, row: FoundRow, parameters: Parameters) -> dict[
 
 
 def _add_version(tx: Transaction, arn: str, version_id: str, sealed: bytes, stages: list[str]) -> Sequence[str]:
-    """A new version, which takes its labels from those that have them; who was current is the previous one then."""
+    """Add a version and move its labels to it; the one that was current becomes the previous one."""
     held = {version.version_id: list(version.stages) for version in _versions(tx, arn)}
     if version_id in held:
         raise Failure(
@@ -257,7 +257,7 @@ def _add_version(tx: Transaction, arn: str, version_id: str, sealed: bytes, stag
             f"You can't use ClientRequestToken {version_id} because that value is already in use for a version of "
             f"secret {arn}.",
         )
-    if not held and CURRENT not in stages:  # the first one is current, whatever it is called besides
+    if not held and CURRENT not in stages:  # the first version is always current
         stages = [CURRENT, *stages]
     before = next((each for each, labels in held.items() if CURRENT in labels), None)
     for labels in held.values():
@@ -282,7 +282,7 @@ def _give_previous(held: dict[str, list[str]], version_id: str) -> None:
 
 
 def _keep_labels(tx: Transaction, arn: str, held: Mapping[str, Sequence[str]]) -> None:
-    """Write the labels; a version that has none left goes at once."""
+    """Store the labels; a version without labels is removed."""
     for version_id, stages in held.items():
         mine = (secret_versions.c.arn == arn) & (secret_versions.c.version_id == version_id)
         if stages:
@@ -316,7 +316,7 @@ def _remove(tx: Transaction, arns: Sequence[str]) -> None:
 
 
 def _note_access(tx: Transaction, arn: str) -> None:
-    """Of a day, once."""
+    """Update the day of last access, once a day."""
     day = tx.now // DAY * DAY
     before = or_(secrets.c.accessed_at.is_(None), secrets.c.accessed_at < day)
     tx.connection.execute(update(secrets).where(secrets.c.arn == arn, before).values(accessed_at=day))
@@ -326,13 +326,13 @@ def _note_access(tx: Transaction, arn: str) -> None:
 
 
 def _row(tx: Transaction, account: str, which: ColumnElement[bool]) -> FoundRow | None:
-    """None also of one whose time to be restored is over."""
+    """None also if the recovery window is over."""
     there = or_(secrets.c.deleted_at.is_(None), secrets.c.deleted_at > tx.now)
     return tx.connection.execute(select(secrets).where(secrets.c.account == account, which, there)).one_or_none()
 
 
 def _find_version(tx: Transaction, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
-    """By id, label or both; empty is any."""
+    """A version by id, label or both; empty matches any."""
     row = _row(tx, account, secrets.c.arn == arn)
     if row is None or row.deleted_at is not None:
         return None

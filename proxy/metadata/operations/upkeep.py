@@ -1,4 +1,4 @@
-"""What the proxies' upkeep asks: whose turn it is, what may go, what is whose."""
+"""Operations for upkeep jobs: turns of tasks, removal of unused rows, owners of stored objects. Called by `jobs`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from proxy.metadata.operations.sealed import (
 )
 from proxy.model.records import Blob, EncryptedDataKey, SweepBatch
 
-HOLD = "hold-blobs"  # no upkeep task: the row of `turns` that says until when no blob may go
+HOLD = "hold-blobs"  # no upkeep task: the row of `turns` with the time until which no blob is removed
 _HELD = select(turns.c.until).where(turns.c.task == HOLD).with_for_update()
-"""Its lock puts a hold and a removal in order where writes are not serial by themselves."""
-COMMITTED_SECONDS = 3600.0  # for so long a committed session answers a repeated closing PUT
+"""Its lock orders a hold and a removal where writes are not serial anyway."""
+COMMITTED_SECONDS = 3600.0  # for which a committed session answers a repeated closing PUT
 
 _UNUSED = (
     select(
@@ -80,7 +80,7 @@ _EARLIER = (
     .where(_OTHER.c.object_key == blobs.c.object_key, _OTHER.c.blob_id < blobs.c.blob_id)
     .exists()
 )
-"""An object that blobs of several accounts share is that of the first of them."""
+"""Of the accounts whose blobs share an object, the first one counts."""
 _UNLINK = delete(blob_links).where(
     blob_links.c.repository_id == bindparam("repository"), blob_links.c.blob_id == bindparam("blob")
 )
@@ -100,7 +100,7 @@ def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
 
 @operation(UpkeepPort, write=True, settles=True)
 def hold_blobs(tx: Transaction, seconds: float) -> None:
-    """The later of two holds counts; each ends by itself."""
+    """The later of two holds counts; a hold ends by itself."""
     until = tx.connection.execute(_HELD).scalar()
     if until is None:
         tx.connection.execute(insert(turns).values(task=HOLD, until=tx.now + seconds))
@@ -108,10 +108,18 @@ def hold_blobs(tx: Transaction, seconds: float) -> None:
         tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
+def is_held(tx: Transaction) -> bool:
+    """Whether `hold_blobs` is in force. Until this transaction ends, no other one begins a hold."""
+    until = tx.connection.execute(_HELD).scalar()
+    if until is None:
+        tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
+    return until is not None and until > tx.now
+
+
 @operation(UpkeepPort, write=True)
 def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBatch:
-    """Open sessions first: they hold bytes, and a flood of committed ones must not keep them. A session under a live
-    lease stays, however old. Reservations that have ended go too; their objects are orphans from then on."""
+    """Open sessions first: they hold bytes, and many committed ones must not delay them. A session with a valid lease
+    stays, however old. Expired reservations are removed too; their objects are orphans from then on."""
     rows: dict[str, int] = {}
     keys: list[str] = []
     left = limit
@@ -138,7 +146,7 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBat
             .limit(left)
         ).all()
         if over:
-            if state == UPLOAD_COMMITTED:  # its object is a blob's now; its segments are that blob's too
+            if state == UPLOAD_COMMITTED:  # its object and segments are the blob's now
                 keys += [row.discard for row in over if row.discard is not None]
             else:
                 gone = [row.object_key for row in over]
@@ -160,12 +168,9 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBat
 
 @operation(UpkeepPort, write=True)
 def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> SweepBatch:
-    """Counters only say where to look: what `image_blobs` names stays, and its counters are corrected. A link whose
-    renewal is pending stays as well: somebody was answered that the layer is there."""
-    held = tx.connection.execute(_HELD).scalar()
-    if held is None:
-        tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
-    elif held > tx.now:
+    """Counters are only a hint: what `image_blobs` names stays, and its counters are corrected. A link whose renewal
+    is pending stays too: a client was answered that the layer exists."""
+    if is_held(tx):
         return SweepBatch({})
     before = tx.now - grace_seconds
     unused = tx.connection.execute(_UNUSED, {"before": before, "most": limit}).all()
@@ -283,6 +288,7 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
             sealed_for=sealed.sealed_for,
             frame_length=sealed.frame_length,
             sealing=str(sealed.sealing),
+            archived=int(sealed.archived),
             **data_key_columns(sealed.data_key),
         )
     )

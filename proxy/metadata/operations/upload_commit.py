@@ -1,7 +1,7 @@
-"""What makes an open session's object a blob of its account, and the session a committed one.
+"""Commits an upload: makes an open session's object a blob of its account.
 
-Called by `uploads` in the transaction of a closing request, which has looked at session and fence. What it needs to
-know of repository and blob comes with the session's row, in one look-up: each small layer of each push asks it.
+Called by `uploads` in the transaction of a closing request, which has checked session and fence. Repository and blob
+come with the session's row in one look-up, because every small layer of every push needs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _JOINED = uploads.outerjoin(
         blobs.c.encryption == uploads.c.encryption,
     ),
 )
-# Made once, as making a statement costs as much as running it.
+# Built once, because building a statement costs as much as running it.
 _FIND_TARGET = select(*_TARGET).select_from(_JOINED).where(uploads.c.upload_id == bindparam("id"))
 _FIND_BOTH = select(*UPLOAD_COLUMNS, *_TARGET).select_from(_JOINED).where(uploads.c.upload_id == bindparam("id"))
 _COMMIT = (
@@ -58,21 +58,21 @@ _NEW_BLOB = insert(blobs)
 
 
 def find_with_target(tx: Transaction, upload_id: str, digest: str) -> FoundRow | None:
-    """The session's row with what `commit` must know of its repository and of a blob of this digest."""
+    """The session's row, with what `commit` needs of its repository and of a blob with this digest."""
     return tx.connection.execute(_FIND_BOTH, {"id": upload_id, "digest": digest}).one_or_none()
 
 
 def commit_target(tx: Transaction, row: FoundRow, digest: str) -> FoundRow:
-    """The same for a session whose row was found already. RepositoryNotFound."""
+    """The same for a session whose row is known. RepositoryNotFound."""
     target = tx.connection.execute(_FIND_TARGET, {"id": row.upload_id, "digest": digest}).one()
     _need_repository(row, target)
     return target
 
 
 def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_state: bytes) -> str | None:
-    """Make the session's object its account's blob under this key, unless a good one is there, and the session a
-    committed one; returns the key left over. One more layer outdates nothing, as nobody keeps that there is none; one
-    that was healed outdates its row."""
+    """Make the session's object its account's blob, unless there is a good one, and mark the session as committed;
+    returns the key that is left over. A new layer invalidates nothing, as absence is never cached; a healed one
+    invalidates its row."""
     repository_id = _need_repository(row, target)
     facts = {
         "size": row.plain_size,
@@ -97,7 +97,7 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
         discard = row.object_key if target.there_quarantined is None else target.there_key
         if target.there_quarantined is not None:
             healed = update(blobs).where(blobs.c.object_key == target.there_key)  # of every account that shares it
-            tx.connection.execute(healed.values(quarantined_for=None, **facts))
+            tx.connection.execute(healed.values(quarantined_for=None, archived=0, **facts))
         delete_segments(tx, [discard])
         usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     if row.opened_by == PULL_THROUGH:
@@ -116,7 +116,7 @@ def committed_blob(tx: Transaction, upload: FoundRow, digest: str) -> Blob:
 
 
 def _named(upload: FoundRow, digest: str) -> dict[str, str]:
-    """By what a blob is the only one of its kind."""
+    """The unique key of a blob."""
     return {"account": upload.account, "digest": digest, "encryption": upload.encryption}
 
 

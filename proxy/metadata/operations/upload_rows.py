@@ -1,4 +1,4 @@
-"""The row of an upload session: made; found and judged, whether it is there, is visible, and is held under a fence."""
+"""The row of an upload session: inserts it, looks it up, checks that it exists, is visible, is held under a fence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import EncryptedDataKey, Sealing, Segment, Upload
 
-BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # made once: each step of a push needs it
+BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # built once: each step of a push runs it
 
 _OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
 
@@ -38,7 +38,8 @@ def insert_upload(tx: Transaction, data_key: EncryptedDataKey, sealing: Sealing,
 
 
 def need_held(row: FoundRow, fence: int) -> None:
-    """A lease that has run out but was taken by nobody still counts: its holder's bytes are the last ones."""
+    """UploadConflict unless the fence holds the session. An expired lease counts until another one is taken: its
+    holder's bytes are the last ones."""
     if row.state == UPLOAD_CLOSED:
         raise _not_found(row.upload_id, row.repository, row.account)
     if row.state != UPLOAD_OPEN or not fence or row.fence != fence:
@@ -66,7 +67,7 @@ def conflict(row: FoundRow, message: str) -> Failure:
 
 
 def only_segment(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
-    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
+    """The segments of a row whose last one is this, if it is the only one; None: they must be looked up."""
     return (segment,) if row.segment_count == 1 else None
 
 

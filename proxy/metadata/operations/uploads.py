@@ -1,8 +1,8 @@
 """Upload sessions: open, lease, advance, commit, cancel.
 
-A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
-is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
-`commit_upload` may be asked twice: a lost answer is given again. `handover` says which object key is whose.
+A session is a row that any worker can continue. An append holds its fence, a number that grows with every lease and is
+checked in the update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and `commit_upload` may
+be called twice: they repeat a lost answer. `handover` decides which object key a lease uses.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from proxy.model.records import (
     Upload,
 )
 
-# Every step of every push: made once, as making a statement costs as much as running it.
+# Run in every step of every push. Built once, because building a statement costs as much as running it.
 _BEFORE = select(
     repositories.c.repository_id,
     repositories.c.encryption,
@@ -118,8 +118,8 @@ def begin_upload(
     encryption: str = "",
     opened_by: str = "",
 ) -> Upload:
-    """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
-    made here: whoever asks again, with a data key under its key, makes it anew."""
+    """Called again with the same object key it returns the same session. EncryptionDiffers rolls back a repository that
+    was created: the caller's next call, with a data key under the right KMS key, creates it again."""
     asked = {"account": account, "name": repository, "key": object_key} | usage.of_principal(tx, opened_by)
     created, before = False, tx.connection.execute(_BEFORE, asked).one_or_none()
     if before is None:
@@ -147,9 +147,9 @@ def begin_upload(
             sealing=sealing,
             encryption=encryption,
             parts=0 if in_parts else None,
-            **usage.opened(tx, opened_by, before.open_uploads),
+            **usage.opening_columns(tx, opened_by, before.open_uploads),
         )
-    else:  # the answer was lost: both were made in one moment, or the repository was there
+    else:  # the answer was lost: the repository is new if both rows are of the same time
         row = need_row(tx, before.there)
         made_at = select(repositories.c.created_at).where(repositories.c.repository_id == before.repository_id)
         created = created or bool(tx.connection.execute(made_at).scalar() == row.touched_at)
@@ -164,10 +164,10 @@ def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Up
 
 @operation(UploadPort, write=True, settles=True, durable=False, nonce="holder")
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
-    """A committed session comes back as it is, with no fence: there is nothing to append to.
+    """A committed session is returned without a fence: nothing can be appended.
 
-    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again. Where
-    the lease before was not settled, the session may have another object key than it had.
+    `holder` is new with every lease; a call with the same one, whose answer was lost, gets a lease again. If the former
+    lease was not settled, the session may get another object key.
     """
     row = tx.connection.execute(
         _LEASE,
@@ -190,7 +190,7 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
             )
     elif row.settled_fence != row.last_fence - 1:
         row = leave_key(tx, row)
-    return usage.limited(tx, row, upload_of(tx, row))
+    return usage.with_bytes_left(tx, row, upload_of(tx, row))
 
 
 @operation(UploadPort, write=True, settles=True, durable=False)
@@ -223,7 +223,7 @@ def advance_upload(
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
-    """Of a layer pushed in one stretch: one statement finds the row, checks its fence and records the append."""
+    """For a layer pushed in one stretch: one statement finds the row, checks its fence and records the append."""
     facts = {"id": upload_id, "of_fence": fence, "plain_at": segment.plain_offset, "stored_at": segment.stored_offset}
     ends = _ends(tx, upload_id, segment, hash_state, digest, fence)
     row = tx.connection.execute(_FINISH, facts | ends).one_or_none() if fence else None
@@ -250,7 +250,7 @@ def advance(
         segment.stored_offset + segment.stored_length,
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
-        return upload_of(tx, row)  # the answer to this very append was lost
+        return upload_of(tx, row)  # the answer to this append was lost
     need_held(row, fence)
     row = change_key(tx, row, object_key)
     row = _append(tx, row, fence, segment, hashes, hash_state, digest, settled)
@@ -290,7 +290,7 @@ def commit_upload(
         row = _append(tx, row, fence, segment, frame_hashes, None)
         found = only_segment(row, segment)
     discard = commit(tx, row, target, digest, hash_state)
-    if discard == row.object_key:  # another one is there, and stays
+    if discard == row.object_key:  # the existing blob stays
         return committed_blob(tx, row, digest), discard
     return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
 
@@ -299,8 +299,8 @@ def commit_upload(
 def close_upload(
     tx: Transaction, account: str, repository: str, upload_id: str, digest: str, seconds: float, holder: str
 ) -> tuple[Upload | None, str | None]:
-    """A session is finished when the first lease that it ever gave has ended with `finish_upload`, and there was no
-    other: nobody else can have written to its object."""
+    """A session is finished if its first and only lease ended with `finish_upload`: no other writer can have written
+    to its object."""
     row = find_with_target(tx, upload_id, digest)
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
@@ -318,7 +318,7 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
         raise _not_found(upload_id, repository, account)
     if fence is not None:
         need_held(row, fence)
-    # The row stays, closed, until the sweep has seen to it that the object is gone as well.
+    # The closed row stays until the sweep has removed the object too.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
     usage.uncount_upload(tx, row)
     return str(row.object_key)
@@ -334,7 +334,8 @@ def _append(
     finished: str | None = None,
     settled: bool = True,
 ) -> FoundRow:
-    """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
+    """Record an append. With a hash state it is a request of its own and releases the session; without, it is the last
+    append of a commit."""
     need_held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
         raise conflict(row, "the append does not begin where this upload ends")
@@ -349,7 +350,7 @@ def _append(
 
 
 def record_segment(tx: Transaction, row: FoundRow, segment: Segment, frame_hashes: bytes) -> None:
-    """What an append adds beside the session's own row."""
+    """Write an append's rows other than the session's."""
     usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
@@ -358,7 +359,7 @@ def record_segment(tx: Transaction, row: FoundRow, segment: Segment, frame_hashe
 def _ends(
     tx: Transaction, upload_id: str, segment: Segment, hash_state: bytes, finished: str | None, settled_fence: int
 ) -> dict[str, object]:
-    """Of an append that frees its session."""
+    """The columns that release the session."""
     return {
         "id": upload_id,
         "plain": segment.plain_length,

@@ -1,13 +1,14 @@
-"""Bytes that repositories and accounts hold, counted in the transaction that changes them; and the quotas on them.
+"""Byte counters of repositories and accounts, updated in the transaction that changes the bytes, and their quotas.
 
     repositories.bytes            its layers (each once), its manifests, and what its open uploads have recorded
-    repositories.manifest_bytes   of those the manifests'
+    repositories.manifest_bytes   the part of its manifests
     accounts.bytes                its stored layers (each once, however many repositories link it), its repositories'
                                   manifests, and what its open uploads have recorded
 
-A layer counts from its first recorded byte. The commit of its upload changes nothing where the layer is new, and takes
-off what is there already. It counts until the sweep has removed it: its link for a repository, its blob for an account.
-Bytes are as clients send them, before sealing. `counts` compares them with the rows.
+A layer counts from its first recorded byte. The commit of its upload changes nothing if the layer is new; otherwise it
+subtracts the upload's bytes. A layer counts until the sweep has removed it: its link for a repository, its blob for an
+account. Bytes are counted as clients send them, before sealing. `counts` compares the counters with the rows. Called by
+`uploads`, `pushes`, `blobs`, `manifests` and `upkeep`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ sweep takes it."""
 _UNLIMITED = 2**62
 Holder = TypeVar("Holder", int, str)
 
-# Each is run at every append: made once, as making a statement costs as much as running it.
+# Run at every append. Built once, because building a statement costs as much as running it.
 _ADD_BY_NAME = (
     update(repositories)
     .where(
@@ -69,7 +70,7 @@ _OPENED = (
     .limit(bindparam("most"))
 )
 OPEN_UPLOADS = select(func.count()).select_from(_OPENED.subquery("limited")).scalar_subquery()
-"""How many uploads a principal has open, with `of_principal`; counted as far as the limit."""
+"""How many uploads a principal has open, counted up to the limit; `of_principal` has its parameters."""
 
 
 def of_principal(tx: Transaction, principal: str) -> dict[str, object]:
@@ -81,8 +82,9 @@ def _most_open(tx: Transaction, principal: str) -> int:
     return FETCHES_OPEN if principal == PULL_THROUGH else tx.registry.quotas.open_uploads
 
 
-def opened(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
-    """What a new upload session says of its beginning. LimitExceeded where its principal has too many open."""
+def opening_columns(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
+    """The columns of a new session that name its principal and time. LimitExceeded if the principal has too many
+    open."""
     most = _most_open(tx, principal)
     if principal and open_uploads >= most:
         raise Failure(
@@ -94,14 +96,14 @@ def opened(tx: Transaction, principal: str, open_uploads: int) -> dict[str, obje
 
 
 def is_young(tx: Transaction) -> ColumnElement[bool]:
-    """Of an upload session: whether it may go on."""
+    """Condition: the upload session is not too old to continue."""
     young: ColumnElement[bool] = uploads.c.created_at > tx.now - tx.registry.quotas.upload_seconds
     return young
 
 
-def limited(tx: Transaction, row: FoundRow, leased: Upload) -> Upload:
-    """A leased session with the bytes that the quotas leave it. UploadNotFound for one that has been open for too
-    long, which the sweep takes from then on."""
+def with_bytes_left(tx: Transaction, row: FoundRow, leased: Upload) -> Upload:
+    """A leased session with `bytes_left` under the quotas. UploadNotFound for one that has been open for too long, and
+    that the sweep removes."""
     quotas = tx.registry.quotas
     if row.state == UPLOAD_COMMITTED:
         return leased
@@ -123,14 +125,14 @@ def count_append(tx: Transaction, account: str, repository: str, length: int) ->
 
 
 def uncount_upload(tx: Transaction, row: FoundRow, *, linked: bool = False) -> None:
-    """What an open session recorded; `linked`: its repository holds it as a layer from now on, which was there."""
+    """Subtract an open session's bytes; `linked`: only from the account, as the repository now links the layer."""
     if not linked:
         _take_off(tx, _ADD_BY_NAME, {"of_account": row.account, "of_name": row.repository}, row.plain_size)
     _take_off(tx, _ADD_TO_ACCOUNT, {"of_account": row.account}, row.plain_size)
 
 
 def count_link(tx: Transaction, account: str, repository: str, repository_id: int, size: int) -> None:
-    """Of a layer that the account has. LimitExceeded."""
+    """Count a layer that the account has and the repository now links. LimitExceeded."""
     quota = tx.registry.quotas.repository_bytes
     _add(tx, _ADD_BY_ID, {"id": repository_id, "manifests": 0}, size, quota, repository, account)
 
@@ -162,7 +164,7 @@ def uncount_blobs(tx: Transaction, removed: Iterable[tuple[str, int]]) -> None:
 
 
 def uncount_repository(tx: Transaction, account: str, repository_id: int, open_bytes: int) -> None:
-    """Of one that is deleted, with open uploads of so many bytes: its layers are its account's until they are swept."""
+    """Subtract a deleted repository's manifests and open uploads; its layers count for the account until swept."""
     manifests = select(repositories.c.manifest_bytes).where(repositories.c.repository_id == repository_id)
     _take_off(tx, _ADD_TO_ACCOUNT, {"of_account": account}, tx.connection.execute(manifests).scalar_one() + open_bytes)
 
@@ -174,7 +176,7 @@ def _add_to_account(tx: Transaction, account: str, length: int) -> None:
 def _add(
     tx: Transaction, adding: Update, where: dict[str, object], more: int, quota: int, repository: str, account: str
 ) -> None:
-    """`quota` 0: none. The counter is compared in the very statement that changes it."""
+    """`quota` 0: none. The statement that changes the counter also compares it."""
     done = tx.connection.execute(adding, where | {"more": more, "most": quota - more if quota else _UNLIMITED})
     if quota and not done.rowcount:
         named = f"repository with name '{repository}' in the registry" if repository else "registry"

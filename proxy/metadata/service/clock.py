@@ -1,7 +1,7 @@
-"""The database's time: what a process knows of it between two readings, and how far the machine's own clock is off.
+"""The database's time as a process knows it between two readings, and the offset of the machine's own clock.
 
-Everything that a row decides by time (leases of uploads, turns, holds, graces, stored answers, rates) goes by one
-clock, the database's, whichever service answers:
+Everything that rows decide by time (leases of uploads, turns, holds, graces, stored answers, rates) uses one clock, the
+database's, whichever service answers:
 
 - **PostgreSQL, a write**: its transaction inserts a request id anyway, right after it has the lock of writes, and the
   same statement returns the server's time (`cluster.pg_registry.RECORD_REQUEST`). That costs no round trip, is as of
@@ -11,8 +11,8 @@ clock, the database's, whichever service answers:
 - **PostgreSQL, a read**: nothing is granted or ended there, so what `RemoteClock` knows is enough.
 - **SQLite**: the machine's own clock (`SteadyClock`), since every process that uses the file is on it.
 
-A service's own wall clock decides nothing. Where it is more than `OFF_SECONDS` away from the database's, `ClockOffset`
-says so, since signatures and tokens that the same machine checks go by it. Must not know what is decided by time.
+A service's own wall clock decides nothing. If it is more than `OFF_SECONDS` off, `ClockOffset` reports it, because the
+machine checks signatures and tokens by it. Used by `db`, `service` and `client`. Must not know what is decided by time.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from proxy.metadata.client import epochs
 
 OFF_SECONDS = 2.0
 STEP_SECONDS = 60.0
-"""A clock that is set back by less is waited for; by more, it is followed: else no lease would end for so long."""
+"""A clock set back by less stands still until it catches up; by more, it is followed, or no lease would end for so
+long."""
 SAMPLE_SECONDS = 5.0  # between two readings by a service that writes nothing
-_CLEAR_SECONDS = 1.5  # so that a clock at the limit says so once
-_BLURRED_SECONDS = 0.5  # a reading that took longer says nothing of a clock that is 2 s off
+_CLEAR_SECONDS = 1.5  # below `OFF_SECONDS`, so that a clock at the limit is reported once
+_BLURRED_SECONDS = 0.5  # a reading that took longer is too inexact to find a clock 2 s off
 _EVERY_SECONDS = 1.0  # between two settings of the metric
 
 Clock = Callable[[], float]
 
 
 def elapsed() -> float:
-    """Seconds that no setting of the clock changes; on Linux a suspended machine's count as well."""
+    """Monotonic seconds; on Linux suspended time counts too."""
     return epochs.now() / 1e9
 
 
@@ -52,8 +53,7 @@ class RemoteClock:
         self._offset = low if self._offset is None else min(max(self._offset, low), high)
 
     def at(self, moment: float) -> float:
-        """Its time at `moment` of `elapsed`, late by the time that the best answer took to come, at most; 0.0 before
-        the first reading."""
+        """Its time at `moment` of `elapsed`, at most late by the delay of the best reading; 0.0 before the first."""
         return 0.0 if self._offset is None else moment + self._offset
 
     def now(self) -> float:
@@ -61,7 +61,7 @@ class RemoteClock:
 
 
 class SteadyClock:
-    """A wall clock that stands still while it has been set back, by `STEP_SECONDS` at most."""
+    """A wall clock that stands still after it was set back by less than `STEP_SECONDS`, until it has caught up."""
 
     def __init__(self, wall: Clock) -> None:
         self._wall = wall
@@ -85,7 +85,7 @@ class ClockOffset:
         self._set_at = 0.0
 
     def wall(self) -> float:
-        """To be called between `sent` and `received` of the reading that is compared with it."""
+        """Call it between `sent` and `received` of the reading that is compared with it."""
         return self._wall()
 
     def note(self, wall: float, remote: float, sent: float, received: float) -> None:

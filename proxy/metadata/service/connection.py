@@ -2,8 +2,8 @@
 
 The first byte decides: a frame's length begins with 0, HTTP with a letter. A connection of frames begins with a hello,
 which must carry the secret where there is one; then each request is answered before the next one is looked at.
-Promises, as aiohttp does: a closing server answers what was asked, then closes. Made by `service` for each socket, unix
-or TCP, with or without TLS. Must not know what is asked.
+Promises, as aiohttp does: a closing server answers received requests, then closes. Made by `service` for each socket,
+unix or TCP, with or without TLS. Must not know any request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.metadata import wire
 
-HELLO_SECONDS = 10.0  # in which a hello must have come whole
-IDLE_SECONDS = 75.0  # longer than the client's 15: it is the client that closes an idle connection
-WAITING_MAX = 256 * 1024  # bytes of further requests that are taken while one is answered
+HELLO_SECONDS = 10.0  # for a whole hello
+IDLE_SECONDS = 75.0  # longer than the client's 15, so that the client closes idle connections
+WAITING_MAX = 256 * 1024  # bytes of further requests that are read while one is answered
 
 Greet = Callable[[bytes], tuple[bytearray, bool]]
 """The frame that answers the message of a hello, and whether requests may follow."""
@@ -89,7 +89,7 @@ class _Connection(RequestHandler):
         self._received = bytearray()
         self._is_frames: bool | None = None  # None until the first byte has come
         self._is_greeted = False
-        self._is_paused = False  # nothing is read, as enough has come
+        self._is_paused = False  # reading is paused: enough has come
         self._last = 0.0  # when a request came, or was answered
         self._timer: asyncio.TimerHandle | None = None
 
@@ -114,7 +114,7 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """No further request; aiohttp would close the connection of one that it does not know of."""
+        """Take no further request. Without it aiohttp would close a connection whose request it does not know."""
         if self._answering is None:
             super().close()
         self._close = True
@@ -125,7 +125,7 @@ class _Connection(RequestHandler):
         await super().shutdown(timeout)
 
     def _read_frame(self) -> None:
-        """Answer what came, if it is whole."""
+        """Answer the frame, once it is whole."""
         while self._answering is None and len(self._received) >= wire.PREFIX and self.transport is not None:
             size = int.from_bytes(self._received[: wire.PREFIX], "big")
             if size > (wire.REQUEST_MAX if self._is_greeted else wire.HELLO_MAX):
@@ -177,7 +177,7 @@ class _Connection(RequestHandler):
             self.force_close()
 
     def _end(self) -> None:
-        """Close once what was written has gone out."""
+        """Close after all written bytes were sent."""
         self._received.clear()
         self._close = True
         if self.transport is not None:

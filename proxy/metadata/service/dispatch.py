@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the driver is loaded by those who use it
 
 
 def hello_handler(store: Store, secret: str | None) -> Greet:
-    """What a hello is answered: a refusal without the secret, or of another version."""
+    """Makes the function that answers a hello: a refusal without the secret, or for another version."""
 
     def greet(message: bytes) -> tuple[bytearray, bool]:
         refusal = None
@@ -54,7 +54,7 @@ def hello_handler(store: Store, secret: str | None) -> Greet:
 
 
 def request_handler(store: Store, membership: Membership | None) -> Respond:
-    """What a request is answered, errors too; the answer's time is that of its end."""
+    """Makes the function that answers a request, also with failures; the answer's time is that of its end."""
 
     async def answer(message: bytes) -> bytearray:
         name = ""
@@ -71,9 +71,9 @@ def request_handler(store: Store, membership: Membership | None) -> Respond:
             return _refused(store, failure)
         except UnicodeEncodeError:
             return _refused(store, Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode"))
-        except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
+        except DataError:  # PostgreSQL: a NUL in a text, or a value that does not fit its column
             return _refused(store, Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored"))
-        except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
+        except Exception:  # a bug: it is logged here, and the proxy gets no details
             observe.log.exception("metadata operation failed", operation=name)
             return _refused(store, Failure(Code.SERVER, "internal error of the metadata service"))
 
@@ -81,7 +81,7 @@ def request_handler(store: Store, membership: Membership | None) -> Respond:
 
 
 def size_refusal(store: Store) -> RefuseSize:
-    """What a request beyond the bound is answered."""
+    """The answer to a request beyond the size bound."""
     return lambda: _refused(store, Failure(Code.INVALID_PARAMETER, f"a request has at most {wire.REQUEST_MAX} bytes"))
 
 
@@ -105,13 +105,13 @@ def _refused(store: Store, failure: Failure) -> bytearray:
 
 
 def warnings(store: Store, membership: Membership | None) -> Sequence[str]:
-    """What is amiss though all works."""
+    """Problems that do not stop the service."""
     return [*store.warnings(), *(membership.warnings() if membership is not None else ())]
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What a request says of itself: its id, and until when it is to be begun."""
+    """A request's id and deadline."""
 
     request: str | None
     deadline: Deadline

@@ -1,11 +1,10 @@
-"""Request ids: a write is done once, however often it is sent, and its answer is not lost with the connection.
+"""Idempotency by request ids: a write is done once however often it is sent, and a lost answer can be repeated.
 
-The answer is stored beside what was written, in the same transaction, under the id that the client made. A request
-that is repeated under that id, at any service, gets the stored answer, after what the write outdated has been announced
-to every cache once more (the service that did it may have died before it announced it). Answers are kept for
-`KEEP_SECONDS`, longer than a request may be on its way (`deadlines.AGE_MAX_SECONDS`): no write is done again because
-its answer was forgotten. Writes that find by themselves that they were done (an upload's) need none of this. Called by
-`service`. Must not know any operation.
+The answer is stored in the transaction of the write, under the client's id. A request that is repeated with this id, at
+any service, gets the stored answer, after the write's invalidations were announced again (the service that did the
+write may have died before). Answers are kept for `KEEP_SECONDS`, longer than a request may be delayed
+(`deadlines.AGE_MAX_SECONDS`), so no write is done again because its answer was removed. Writes that detect repetition
+themselves (those of uploads) do not use this. Called by `dispatch`. Must not know any operation.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 KEEP_SECONDS = 600.0
-ANSWER_MAX = 1 << 20  # bytes, compressed; the largest list that a write answers is of 1,000 names
-_FORGET = 8  # old answers that each new one takes with it: they never pile up, and no write pays for many
+ANSWER_MAX = 1 << 20  # bytes, compressed; the largest answer of a write is a list of 1,000 names
+_FORGET = 8  # old answers that each new one removes: they never pile up, and no write removes many
 
 _FIND = select(answers.c.answer).where(answers.c.request_id == bindparam("id"))
 _KEEP = insert(answers)
@@ -46,7 +45,7 @@ def request_id(text: str | None) -> str | None:
 
 
 def run_once(tx: Transaction, request: str, operation: str, wanted: Any, run: Callable[[Transaction], Any]) -> Any:
-    """The answer of `run`, or of the run that was done under this id before. `wanted` is its annotation."""
+    """The answer of `run`, or the stored answer under this id. `wanted` is its annotation."""
     kept = tx.connection.execute(_FIND, {"id": request}).scalar()
     if kept is not None:
         stored = json.loads(zlib.decompress(kept))

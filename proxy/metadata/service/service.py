@@ -3,9 +3,8 @@
 A request is one frame of `wire`, sent over a unix socket (0600), over TCP, or both; an ECR or IAM operation takes
 `{"account", "parameters"}`. Where there is a shared secret, every hello must carry it. The same sockets answer HTTP:
 `/readyz` and `/metrics` to anybody (`status`), and with the secret `GET /v1/watch`, the subscriptions of nodes, and
-`POST /v1/reaches_database`, which other services ask. The answer to a write goes out after the write is durable and no
-cache holds what it outdates (`cluster.protocol`). Started by `app.processes` and `app.worker`. Must not know any
-operation's meaning.
+`POST /v1/reaches_database` for other services. The answer to a write is sent after the write is durable and no cache
+uses what it invalidated (`cluster.protocol`). Started by `app.worker`. Must not know any operation's meaning.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Service:
             self._epochs.close()
 
     async def key_records(self) -> Sequence[KeyRecord]:
-        """As `contract.Metadata` has it, for this process itself, before anybody can ask."""
+        """`contract.Metadata.key_records` for this process itself, before it serves requests."""
         return await self.store.read(keys.key_records)
 
     async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]:
@@ -102,7 +101,7 @@ class Service:
         sealed_secret: bytes | None = None,
         replaces: bool = True,
     ) -> Bootstrapped:
-        """First start: account, administrator and, when given, its one access key. Idempotent."""
+        """For a start: make account, administrator and, when given, its only access key. Idempotent."""
         return await self.store.write(
             partial(
                 bootstrap,
@@ -135,12 +134,11 @@ async def start_service(
     """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
     `unix:<path>` or `<host>:<port>` (port 0: any free one); so is `beside`, where it listens as well.
 
-    `alone` is of SQLite: whoever asks is on this machine, and so is what they store. `tls` is what it shows on TCP.
-    `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
-    theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
-    `clock` is this machine's, and SQLite's; `database_time` is for tests, in the place of any database's own time.
-    `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
-    ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
+    `alone` (SQLite only): all clients and the store are on this machine. `tls` is the context for TCP. `advertise` is
+    the URL at which other services over the same PostgreSQL call this one; `trusted` verifies theirs. For
+    `outage_grace` seconds without the database nodes go on using their caches. `clock` is this machine's, and SQLite's;
+    tests replace any database's time by `database_time`. `prepare` runs before the first request: it makes the
+    administrator. ValueError for TCP without a secret. Invalidates all cached answers of this machine.
     """
     places = [each for each in (beside, listen) if each]
     if not secret and not all(each.startswith("unix:") for each in places):
@@ -185,7 +183,7 @@ async def start_service(
 def _open(
     database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool, clock: Clock
 ) -> tuple[Epochs | None, Database, list[socket.socket]]:
-    """What a start does on the disk, and on the line to the database."""
+    """The blocking part of a start: opens the database and the epoch page."""
     page = Epochs(epochs) if epochs is not None else None
     opened = _database(database, process, page, alone, clock)
     return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
@@ -201,7 +199,7 @@ def _database(where: Path | str, process: str, page: Epochs | None, alone: bool,
     opened = SqliteDatabase(where, alone=alone, clock=clock)
     if page is not None:
         page.bump_all()
-        page.grant_lease(0)  # whoever writes this file is on this machine
+        page.grant_lease(0)  # all writers of this file are on this machine
     return opened
 
 
@@ -214,21 +212,21 @@ def _membership(url: str, process: str, page: Epochs | None, grace: OutageGrace,
 def _committed(
     page: Epochs | None, subscribers: Subscribers, changes: Changes, announcement: Announcement | None
 ) -> Awaitable[None] | None:
-    """Where there is no other service: our own page and nodes."""
+    """`store.Committed` without other services: invalidates our own page and nodes."""
     if page is not None:
         page.bump(changes)
     return subscribers.invalidate(changes)
 
 
 def _for_ever() -> tuple[int, bool]:
-    """The lease of the only service that writes its database."""
+    """The lease of a service that is the only writer of its database."""
     return 2**63, False
 
 
 def application(
     subscribers: Subscribers, store: Store, membership: Membership | None, secret: str | None
 ) -> web.Application:
-    """What is answered over HTTP."""
+    """The service's HTTP routes."""
     app = web.Application(client_max_size=HTTP_BODY_MAX)
 
     async def watch(request: web.Request) -> web.StreamResponse:
@@ -239,7 +237,7 @@ def application(
         return await subscribers.serve(request)
 
     async def reaches(request: web.Request) -> web.Response:
-        """Another service's question (`cluster.outage`)."""
+        """Answers another service (`cluster.outage`)."""
         try:
             authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
             question = await _json_object(request)
@@ -248,7 +246,7 @@ def application(
         return web.json_response(membership.answer(question) if membership is not None else {})
 
     async def earlier(request: web.Request) -> web.Response:
-        """An operation in the form of an earlier release: nothing of it is read."""
+        """Refuses an operation in the form of an earlier release, unread."""
         try:
             authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
         except Failure as failure:
@@ -278,7 +276,7 @@ def _json_refusal(failure: Failure) -> web.Response:
 
 
 def _unix_socket(path: str) -> socket.socket:
-    """Bound under a mask, so that at no instant anybody else may connect; a dead service's socket makes way."""
+    """Bind a socket under a umask, so that no other user can ever connect; replaces a dead service's socket."""
     if os.path.exists(path):
         os.unlink(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

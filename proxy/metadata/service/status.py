@@ -1,6 +1,6 @@
-"""What operators and orchestrators ask a metadata service itself: `/readyz` and `/metrics`, as of a node.
+"""`/readyz` and `/metrics` of a metadata service, for operators and orchestrators.
 
-Open to all, as a node's are: a probe has no secret, and both say nothing of rows. Must not know operations.
+Open to all, as a node's are: a probe has no secret, and neither shows rows. Used by `service`. Must not know rows.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from proxy.metadata.db.store import Store
 from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Failure
 
-CHECK_SECONDS = 5.0  # after which the database is called not ready
+CHECK_SECONDS = 5.0  # after which the database counts as not ready
 
 
 def add_routes(app: web.Application, store: Store, warnings: Callable[[], Sequence[str]]) -> None:
     async def readyz(request: web.Request) -> web.Response:
-        """200 when the database answers, else 503 with the reason; what is amiss beside that goes along."""
+        """200 when the database answers, else 503 with the reason; both with warnings."""
         reason = await _database(store)
         body = {"ready": reason is None, "database": reason or "ok", "warnings": list(warnings())}
         return web.json_response(body, status=200 if reason is None else 503)
@@ -35,7 +35,7 @@ def add_routes(app: web.Application, store: Store, warnings: Callable[[], Sequen
 
 
 async def _database(store: Store) -> str | None:
-    """Why it is not ready."""
+    """Why the database is not ready; None when it is."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await store.read(_look)

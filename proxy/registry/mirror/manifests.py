@@ -17,6 +17,7 @@ Source: ECR User Guide, "Sync an upstream registry", "IAM permissions".
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,12 @@ from typing import Any
 from proxy import observe
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.lru import Lru
 from proxy.model.names import is_digest_like
 from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import CreateOnPush, StoredManifest
 from proxy.registry.images import Images
-from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
+from proxy.registry.mirror.upstreams import NEGATIVE_SECONDS, NEGATIVES, Upstreams, told, upstream_name
 from proxy.upstream.client import UpstreamClient, UpstreamManifest
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
@@ -52,11 +54,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """`good_until`: epoch seconds until which the tag need not be checked (digests: for ever)."""
+    """`good_until`: epoch seconds until which the tag need not be checked (digests: for ever). `imported`: the upstream
+    was asked for it; `created_repository`: by this very pull."""
 
     manifest: StoredManifest
     is_stale: bool = False
     good_until: float = float("inf")
+    imported: bool = False
+    created_repository: bool = False
 
 
 class MirrorManifests:
@@ -76,6 +81,8 @@ class MirrorManifests:
         self._policy = policy
         self._now = now
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
+        self._created: set[tuple[str, str]] = set()  # repositories that an import made, until its pull says so
+        self._announced = Lru[Hashable, float](NEGATIVES)
         self._paused: dict[Hashable, float] = {}  # tags whose refresh failed, bounded by their time
 
     async def resolve(self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May) -> Pulled:
@@ -146,7 +153,9 @@ class MirrorManifests:
         manifest = await self._once(
             (account, repository, reference), lambda: self._bring(rule, account, repository, reference, create=create)
         )
-        return _counted("imported", Pulled(manifest, good_until=self._due(rule)))
+        created = (account, repository) in self._created
+        self._created.discard((account, repository))
+        return _counted("imported", Pulled(manifest, False, self._due(rule), imported=True, created_repository=created))
 
     async def _bring(
         self, rule: PullThroughRule, account: str, repository: str, reference: str, *, create: bool
@@ -156,6 +165,7 @@ class MirrorManifests:
             found = await client.manifest(upstream_name(rule, repository), reference)
         except UpstreamFailed as failed:
             failure = told(rule, failed, missing=_not_found())
+            await self._failed(account, repository, reference, failure)
             raise self._upstreams.remember(rule, repository, reference, failed, failure) from failed
         return await self._import(rule, account, repository, reference, found, create=create)
 
@@ -183,10 +193,12 @@ class MirrorManifests:
 
             try:
                 fresh = await self._once(name, look)
-                return _counted("refreshed", Pulled(fresh, good_until=self._due(rule)))
+                return _counted("refreshed", Pulled(fresh, good_until=self._due(rule), imported=True))
             except (UpstreamFailed, Failure, _BudgetSpent) as failed:
                 observe.log.warning("a tag could not be refreshed", repository=repository, tag=tag, why=repr(failed))
                 self._pause(name)
+                if isinstance(failed, UpstreamFailed):
+                    await self._failed(account, repository, tag, told(rule, failed, missing=_not_found()))
         age = self._now() - checked_at
         if policy.stale_max_seconds and age > policy.refresh_seconds + policy.stale_max_seconds:
             raise Failure(
@@ -230,7 +242,7 @@ class MirrorManifests:
         create: bool,
     ) -> StoredManifest:
         try:
-            await self._metadata.import_manifest(
+            pushed = await self._metadata.import_manifest(
                 account,
                 repository,
                 content=found.content,
@@ -249,7 +261,20 @@ class MirrorManifests:
                     refused="yes",
                 ) from failure
             raise
+        if pushed.created_repository:
+            self._created.add((account, repository))
         return await self._images.resolve(account, repository, found.digest)
+
+    async def _failed(self, account: str, repository: str, reference: str, failure: Failure) -> None:
+        """An event says so, where anybody listens: once a minute of a name, as many may ask for it."""
+        now, name = self._now(), (account, repository, reference)
+        if self._announced.get(name, 0.0) > now:
+            return
+        self._announced[name] = now + NEGATIVE_SECONDS
+        with contextlib.suppress(Failure):
+            await self._metadata.note_import_failed(
+                account, repository, reference=reference, code=failure.code.value, reason=failure.message
+            )
 
     async def _once(self, name: Hashable, bring: Callable[[], Coroutine[Any, Any, StoredManifest]]) -> StoredManifest:
         """One of a name at a time. A client that leaves ends nothing that others wait for."""

@@ -1,21 +1,20 @@
-"""The cache's directory: what lies in it, how much, and what has to go.
+"""The cache's directory: its files, their total size, and eviction. Used by `store` and `fill`, in threads.
 
     <directory>/            0700, made at the first use
       <ab>/                 the key's first 2 hex digits
         <key>               0600, a `CacheFile`; locked shared (flock) by each process that has it open
         .<key>.<random>     a file that is being made
-      lock                  whose flock is held while room is made; inside, the bytes in use as last counted
+      lock                  its flock is held while blocks are reserved; inside, the bytes in use as last counted
 
-Bound: blocks are taken before bytes are fetched, under the one lock of all processes, and only as far as all files
-together stay within the limit; it never takes the disk's last `RESERVE`. Files that were just made and hold nothing yet
-(a page each) come on top. A crash leaves nothing uncounted: what counts is what lies there.
+Bound: blocks are reserved before bytes are fetched, under one lock of all processes, so that all files together stay
+within the limit; the disk's last `RESERVE` bytes are never taken. New files that hold nothing yet (a page each) are not
+counted. After a crash the files themselves are counted.
 
-Admission: whatever is read through the cache is kept. Eviction: objects that nobody has open go first, the one least
-recently opened before others; then extents of open ones, those filled longest ago. An object larger than half of the
-limit may hold a quarter of it: its own oldest extents make room for its next, so that it passes through and drives out
-nothing else.
+Admission: everything read through the cache is cached. Eviction: first objects that no process has open, the least
+recently opened first; then extents of open objects, the oldest first. An object larger than half of the limit may hold
+a quarter of it, and evicts its own oldest extents: so it evicts nothing else.
 
-All of it blocks: for threads only. Must not know asyncio, nor what the bytes are.
+Everything blocks. Must not know asyncio, nor what the bytes are.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from proxy import observe
 from proxy.storage.base import KEY
 from proxy.storage.cache.file import EXTENT, MOST_EXTENTS, CacheFile, Unreadable
 
-RESERVE = 256 * 2**20  # bytes that are left to others on the disk
-TOUCH_SECONDS = 60.0  # the age of a file's last use from which on another one is written down
-LOCK_SECONDS = 10.0  # for which another process is waited for: one that was stopped must not stop this one
-STALE_SECONDS = 3600.0  # a file that is still being made then was left by a crash
+RESERVE = 256 * 2**20  # free bytes that are left on the disk
+TOUCH_SECONDS = 60.0  # a file's time of use is updated when it is older
+LOCK_SECONDS = 10.0  # to wait for the lock: a stopped process must not block this one for longer
+STALE_SECONDS = 3600.0  # a file that is still being made after it was left by a crash
 
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _FILE | os.O_CREAT | os.O_EXCL
 
 
 class CacheFull(Exception):
-    """The cache cannot hold more now."""
+    """The cache has no space now."""
 
 
 class CacheFileRemoved(Exception):
-    """The object's file was taken out of the cache since it was opened."""
+    """The object's file was removed from the cache since it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +75,14 @@ class CacheDirectory:
         self.extent = extent
         self._reserve = reserve
         self._clock = clock
-        self._counted = False  # by this process, since it began
+        self._counted = False  # whether this process has counted the files since it started
         self._making = threading.Lock()  # flock is held by the process: its threads take turns here
 
     def open(self, key: str, size: int | None) -> CacheFile | None:
-        """The object's file; made if there is none and `size` tells how large it is to be. Its `fd` is the caller's.
-        None where there is none, and for objects of more than `MOST_EXTENTS`.
+        """The object's file, made if there is none and `size` is given. The caller closes its `fd`. None where there is
+        no file, and for objects of more than `MOST_EXTENTS`.
 
-        A file that is none of ours, or of another size, is dropped. OSError when the directory cannot be used."""
+        An invalid file, or one of another size, is removed. OSError when the directory cannot be used."""
         if size is not None and size > self.extent * MOST_EXTENTS:
             return None
         path = self._path(key)
@@ -113,9 +112,10 @@ class CacheDirectory:
             os.close(fd)
 
     def reserve(self, file: CacheFile, first: int, stop: int) -> list[tuple[int, int]]:
-        """Take room for what is absent of extents [first, stop), whose locks the caller holds; the byte ranges to get.
+        """Reserve blocks for the absent bytes of extents [first, stop), whose locks the caller holds; the byte ranges
+        to fetch.
 
-        CacheFull when it cannot be made, Removed when the file was; OSError."""
+        CacheFull when there is no space, CacheFileRemoved when the file was removed; OSError."""
         absent = _absent(file, first, stop)
         if not absent:
             return []
@@ -126,7 +126,7 @@ class CacheDirectory:
             begin, end = absent[0][0] // file.extent, -(-absent[-1][1] // file.extent)
             need = sum(file.length(extent) for extent in range(begin, end))
             before = file.used()
-            held += before if before <= file.head else 0  # its header, when nothing of it was counted yet
+            held += before if before <= file.head else 0  # the header of a file that was not counted yet
             if file.size > self.limit // 2:
                 held -= self._shrink(file, self.limit // 4 - need, begin, end)
             capacity = self._capacity(held)
@@ -134,7 +134,7 @@ class CacheDirectory:
                 held = self._evict(capacity - need)
             self._count(
                 lock, held + need
-            )  # first: who is killed in between leaves too much in the books, never too little
+            )  # first: a process that is killed in between leaves too high a count, never too low
             before = file.used()  # less than a moment ago, when extents were forgotten
             took = file.allocate(begin, end)
             held += file.used() - before if took else need
@@ -142,7 +142,7 @@ class CacheDirectory:
         return absent
 
     def settle(self) -> None:
-        """Count what lies there, and bring it below the limit, which may be another one than last time."""
+        """Count the files, and evict down to the limit, which may have changed."""
         with self._alone() as lock:
             held = self._survey()[1]
             if held > self._capacity(held):
@@ -151,18 +151,18 @@ class CacheDirectory:
             self._count(lock, held)
 
     def drop(self, key: str, first: int, stop: int) -> None:
-        """Forget extents [first, stop) but for those that are being filled: what is there of them is wrong."""
+        """Drop extents [first, stop), except those being filled: their bytes are wrong."""
         with self._opened(self._path(key)) as file:
             if file is not None:
                 self._punch(file, range(first, min(stop, file.extents)))
                 observe.metrics.cache_dropped.inc()
 
     def remove(self, key: str) -> None:
-        """The whole object."""
+        """Remove the whole object."""
         self._path(key).unlink(missing_ok=True)
 
     def present(self, key: str) -> int:
-        """Bytes of the object that are here."""
+        """How many bytes of the object are cached."""
         with self._opened(self._path(key)) as file:
             if file is None:
                 return 0
@@ -170,14 +170,14 @@ class CacheDirectory:
             return sum(min(count, file.length(extent)) for extent, count in enumerate(counts))
 
     def stamp(self) -> int:
-        """Now, as files have it."""
+        """The current time in the unit of `CacheFile`'s stamps."""
         return int(self._clock() * 100) % 2**32
 
     # ---- below the lock -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
-        """The one lock, held by this thread of this process."""
+        """Holds the one lock of all threads and processes."""
         with self._making:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._root / "lock", _FILE | os.O_CREAT, 0o600)
@@ -188,7 +188,8 @@ class CacheDirectory:
                 os.close(lock)
 
     def _held(self, lock: int) -> int:
-        """As last counted; counted anew at a process's first time, for what a crash left in the books."""
+        """The bytes in use as last counted. A process's first call counts the files: a crash may have left a wrong
+        count."""
         if not self._counted:
             self._counted = True
             return self._survey()[1]
@@ -199,12 +200,12 @@ class CacheDirectory:
         observe.metrics.cache_held_bytes.set(max(held, 0))
 
     def _capacity(self, held: int) -> int:
-        """What all files may take together."""
+        """How many bytes all files may take together."""
         found = os.statvfs(self._root)
         return min(self.limit, held + found.f_bavail * found.f_frsize - self._reserve)
 
     def _survey(self) -> tuple[list[_Entry], int]:
-        """All files, those longest unused first, and their bytes. Removes what a crash left in the making."""
+        """All files, least recently used first, and their total size. Removes half-made files of a crash."""
         entries, total = [], 0
         for folder in self._folders():
             for found in folder:
@@ -225,7 +226,8 @@ class CacheDirectory:
                         yield files
 
     def _evict(self, target: int) -> int:
-        """Bring all files below `target` bytes, a little more where that is cheap; what is left. CacheFull."""
+        """Evict until all files take less than `target` bytes, a little more where that is cheap; the bytes left.
+        CacheFull."""
         entries, held = self._survey()
         in_use = []
         for entry in entries:
@@ -257,7 +259,7 @@ class CacheDirectory:
         return True
 
     def _punch_oldest(self, paths: list[Path], wanted: int) -> int:
-        """Give back about `wanted` bytes of open files; how many it were."""
+        """Free about `wanted` bytes of open files; how many were freed."""
         now, found = self.stamp(), []
         for path in paths:
             with self._opened(path) as file:
@@ -274,7 +276,7 @@ class CacheDirectory:
         return freed
 
     def _shrink(self, file: CacheFile, target: int, begin: int, end: int) -> int:
-        """Forget the oldest extents of a large object, but for [begin, end), until it takes `target` bytes."""
+        """Drop the oldest extents of a large object, except [begin, end), until it takes `target` bytes."""
         own = self._reopened(file)
         try:
             now, stamps, counts = self.stamp(), file.stamps(), file.counts(0, file.extents)
@@ -289,8 +291,8 @@ class CacheDirectory:
             os.close(own.fd)
 
     def _punch(self, file: CacheFile, extents: Iterable[int]) -> int:
-        """Forget those that nobody fills now; bytes given back. `file` must be an open file of its own: the locks of
-        this process's fills would not keep it out otherwise."""
+        """Drop extents that are not being filled; the bytes freed. `file` must be a separate open file description, or
+        the locks of this process's fills would not conflict."""
         before = file.used()
         for extent in extents:
             if file.lock(extent, extent + 1) > extent:
@@ -307,7 +309,7 @@ class CacheDirectory:
         return self._root / key[:2] / key
 
     def _reopened(self, file: CacheFile) -> CacheFile:
-        """The same file, opened once more."""
+        """The same file as a new open file description."""
         return CacheFile(os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC), file.size, file.extent)
 
     @contextlib.contextmanager
@@ -327,7 +329,7 @@ class CacheDirectory:
             os.close(fd)
 
     def _make(self, path: Path, size: int) -> None:
-        """Under another name first: whoever opens a file finds it whole."""
+        """Make the file under a temporary name first: an open never finds it half made."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         fd = os.open(draft, _NEW, 0o600)
@@ -341,7 +343,7 @@ class CacheDirectory:
 
 
 def _lock(fd: int, kind: int) -> None:
-    """An flock, waited for. OSError when somebody holds it for too long."""
+    """Wait for an flock. OSError when another process holds it for too long."""
     deadline, pause = time.monotonic() + LOCK_SECONDS, 0.0005
     while True:
         try:
@@ -355,14 +357,14 @@ def _lock(fd: int, kind: int) -> None:
 
 
 def _absent(file: CacheFile, first: int, stop: int) -> list[tuple[int, int]]:
-    """Byte ranges that are not there, joined where they meet; an extent of which some is there goes on from that."""
+    """The absent byte ranges, merged where they are adjacent; a partly filled extent is absent from its count on."""
     found: list[tuple[int, int]] = []
     for extent, count in enumerate(file.counts(first, stop), first):
         length = file.length(extent)
         if count == length:
             continue
         start, end = extent * file.extent, extent * file.extent + length
-        start += count if count < length else 0  # a count beyond the extent is garbage
+        start += count if count < length else 0  # a larger count is invalid
         if found and found[-1][1] == start:
             found[-1] = found[-1][0], end
         else:

@@ -1,23 +1,24 @@
-"""One object in the cache: a sparse file that says by itself which of its extents are there.
+"""One object in the cache: a sparse file with a header that counts the bytes of each extent.
 
      0   8  magic "whfcache"
      8   4  version, 1
     12   4  bytes of an extent
     16   8  bytes of the object
     24   4  CRC-32 of the 24 bytes before
-    28   1  its lock is held, shared, by processes that wait for extents which another one fills
+    28   1  processes that wait for another one's fill hold a shared lock on it
     29   3  zero
-    32  4n  for each of n extents: how many of its bytes are here, from its start on
+    32  4n  for each of n extents: how many of its bytes are cached, from its start on
      …  4n  for each: when it was last filled, hundredths of a second modulo 2^32
-     …      zeros up to the next 4,096, then nothing up to the next MiB, which takes no room
-     …      the object's bytes, each at its own offset from here: so aligned the kernel keeps them in large pages
+     …      zeros up to the next 4,096, then a hole up to the next MiB
+     …      the object's bytes, each at its own offset from here: aligned, so that the kernel can use large pages
 
-Numbers are little-endian. Promises: a byte is counted after it was written, so a process killed anywhere leaves what
-its counts say; a power cut may leave counts without bytes, which whoever opens frames finds out. Who changes an extent
-holds an OFD lock on its count, which ends with the process. Counts are read and written as files are, not mapped: a
-file that was cut, or a disk that fails, is then an error here and not the end of the process.
+Numbers are little-endian. Promises: a byte is counted after it was written, so the counts are right after a kill at any
+moment; after a power cut bytes may be missing, which the authentication of frames detects. A writer of an extent holds
+an OFD lock on its count, which ends with the process. Counts are read and written, not mapped: a truncated file or a
+failing disk is then an OSError, not a SIGBUS.
 
-`look` and `lock` wait for no disk; everything else is for threads. The directory must be on a local file system.
+`look` and `lock` never wait for a disk; everything else is for threads. The directory must be on a local file system.
+Used by `directory`, `fill` and `reader`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from proxy.storage.filesystem.nowait import NowaitReader
 if TYPE_CHECKING:
     pass
 
-EXTENT = 2**20  # bytes: a range of one byte reads so much; the counts of a 52 GiB layer take 208 KiB
+EXTENT = 2**20  # bytes: a read of one byte fetches so much; the counts of a 52 GiB layer take 208 KiB
 PAGE = 4096
 ALIGNED = 2**20
 
@@ -47,11 +48,11 @@ _AWAITED = 28
 
 
 class Unreadable(Exception):
-    """Not a cache file, or not of the object that was meant."""
+    """Not a cache file, or that of another object."""
 
 
 class CacheFile:
-    """An open one. `fd` is the caller's to close."""
+    """An open cache file. The caller closes `fd`."""
 
     def __init__(self, fd: int, size: int, extent: int) -> None:
         self.fd = fd
@@ -67,7 +68,7 @@ class CacheFile:
 
     @classmethod
     def read(cls, fd: int, size: int | None) -> CacheFile:
-        """What `fd` holds; with a `size`, of an object of that size. Unreadable."""
+        """Read the header of `fd`; with a `size`, the object must have it. Unreadable."""
         found = os.pread(fd, _HEAD.size, 0)
         if len(found) < _HEAD.size:
             raise Unreadable("its header is cut")
@@ -85,8 +86,8 @@ class CacheFile:
 
     @classmethod
     def make(cls, fd: int, size: int, extent: int) -> CacheFile:
-        """An empty one in the empty file `fd`. Every page before the data is written, so that counting needs no room
-        on the disk later."""
+        """Write the header into the empty file `fd`. Every page of it is written, so that counting needs no disk space
+        later."""
         made = cls(fd, size, extent)
         head = _HEAD.pack(_MAGIC, _VERSION, extent, size, 0)[:24]
         head += struct.pack("<I4x", zlib.crc32(head))
@@ -94,20 +95,20 @@ class CacheFile:
         return made
 
     def length(self, extent: int) -> int:
-        """Bytes of an extent; the last one's may be fewer."""
+        """The length of an extent; the last one may be shorter."""
         return min(self.extent, self.size - extent * self.extent)
 
     # ---- counts ---------------------------------------------------------------------------------------------------
 
     def look(self, first: int, stop: int) -> Sequence[int] | None:
-        """The counts of extents [first, stop), or None where that would have to wait."""
+        """The counts of extents [first, stop), or None if reading them would block."""
         buffer = bytearray(4 * (stop - first))
         if self._at_once.read(buffer, _HEAD.size + 4 * first) < len(buffer):
             return None
         return memoryview(buffer).cast("I")
 
     def counts(self, first: int, stop: int) -> Sequence[int]:
-        """The same, and it may wait."""
+        """The same; may block."""
         return self._numbers(_HEAD.size + 4 * first, stop - first)
 
     def stamps(self) -> Sequence[int]:
@@ -118,11 +119,12 @@ class CacheFile:
         return memoryview(found.ljust(4 * count, b"\0")).cast("I")
 
     def reach(self, counts: Sequence[int], first: int, at: int, stop: int) -> int:
-        """Up to where bytes from `at` on are here, `stop` at most. `counts` begin with extent `first`, that of `at`."""
+        """The end of the cached bytes from `at` on, at most `stop`. `counts` begin with extent `first`, that of
+        `at`."""
         extent = first
         while at < stop:
             count, length = counts[extent - first], self.length(extent)
-            here = extent * self.extent + (count if count <= length else 0)  # a count beyond is garbage
+            here = extent * self.extent + (count if count <= length else 0)  # a larger count is invalid
             if here <= at:
                 break
             at = min(here, stop)
@@ -137,8 +139,8 @@ class CacheFile:
     # ---- bytes ----------------------------------------------------------------------------------------------------
 
     def write(self, at: int, view: memoryview, stamp: int) -> None:
-        """Write bytes that follow those which are here, into as many extents as they reach. The order matters: the
-        bytes, the stamps of the extents that begin here, and last the counts, which say that the bytes are here."""
+        """Write bytes that follow the cached ones, across extents. The order matters: the bytes, then the stamps of
+        extents that begin here, and last the counts, which make the bytes valid."""
         first, within = divmod(at, self.extent)
         last, rest = divmod(at + len(view), self.extent)
         counts = [self.extent] * (last - first) + [rest] * (rest > 0)
@@ -149,23 +151,23 @@ class CacheFile:
         _write_all(self.fd, memoryview(_packed(counts)), _HEAD.size + 4 * first)
 
     def forget(self, first: int, stop: int) -> None:
-        """Count extents [first, stop) as absent, and give their blocks back where the file system can."""
+        """Count extents [first, stop) as absent, and free their blocks if the file system can."""
         _write_all(self.fd, memoryview(bytes(4 * (stop - first))), _HEAD.size + 4 * first)
         preallocation.punch(self.fd, *self._span(first, stop))
 
     def free_absent(self, first: int, stop: int) -> None:
-        """Give back the blocks of those extents of [first, stop) of which nothing is there."""
+        """Free the blocks of the empty extents of [first, stop)."""
         for extent, count in enumerate(self.counts(first, stop), first):
             if not count:
                 preallocation.punch(self.fd, *self._span(extent, extent + 1))
 
     def allocate(self, first: int, stop: int) -> bool:
-        """Take blocks for extents [first, stop) now, so that they count, and a full disk shows, before anything is
-        fetched. False where the file system cannot."""
+        """Allocate blocks for extents [first, stop), so that they are counted, and a full disk shows, before anything
+        is fetched. False if the file system cannot."""
         return preallocation.allocate(self.fd, *self._span(first, stop))
 
     def used(self) -> int:
-        """Bytes of the disk's blocks."""
+        """Bytes of the file's disk blocks."""
         return os.fstat(self.fd).st_blocks * 512
 
     def _span(self, first: int, stop: int) -> tuple[int, int]:
@@ -175,9 +177,9 @@ class CacheFile:
     # ---- locks ----------------------------------------------------------------------------------------------------
 
     def lock(self, first: int, stop: int) -> int:
-        """Lock as many extents from `first` on as nobody else holds, `stop` at most; where they end, `first` if none.
+        """Lock the extents from `first` on that no other holds, up to `stop`; their end, `first` if none.
 
-        The lock belongs to the open file, with all its duplicates, not to the process."""
+        The lock belongs to the open file description, not to the process."""
         for _ in range(8):
             if stop <= first:
                 break
@@ -194,14 +196,14 @@ class CacheFile:
     def unlock(self, first: int, stop: int) -> None:
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_UNLCK, first, stop))
 
-    def await_others(self, waits: bool) -> bool:
-        """Let whoever fills extents know that this process waits for them, or no longer; which of both."""
+    def set_waiting(self, waits: bool) -> bool:
+        """Show other processes that this one waits for their fill, or no longer; returns `waits`."""
         kind = fcntl.F_RDLCK if waits else fcntl.F_UNLCK
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, _AWAITED, 1, 0))
         return waits
 
-    def is_awaited(self) -> bool:
-        """Whether another process waits for extents of it."""
+    def has_waiters(self) -> bool:
+        """Whether another process waits for a fill of this file."""
         asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _AWAITED, 1, 0)
         return bool(_LOCK.unpack(fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 

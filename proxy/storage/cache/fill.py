@@ -1,17 +1,19 @@
-"""Filling one object's cache file: each byte is fetched once for a node, however many want it.
+"""Fills one object's cache file: each byte is fetched once for a node, however many readers want it.
 
-An object that a process has open is one `CachedObject`, shared by its readers. What is absent is fetched in runs of
-extents, each under locks in the file that end with their process, by a task of its own that goes to the run's end
-whoever leaves meanwhile. A reader in the same process that goes straight has the bytes fetched into its own buffer,
-from which they are written; others here get copies of what comes in; those of other processes look every few
-milliseconds, and take the locks over when their holder has died. A fill waits `HOLD_SECONDS` at most for the reader
-that it goes along with, `AT_ONCE_SECONDS` while another process waits, and not at all while anybody else waits here or
-for a fill's turn: then it goes on in buffers of its own, `CHUNK` twice for a fill, `FILLS` fills at a time in a
-process, and `KEPT` of them idle.
+Readers in one process share one `CachedObject` per open object. Absent bytes are fetched in runs of extents. A run has
+a task of its own, which runs to the end even if its readers leave, and locks in the file, which end with the process.
 
-Promises: what a reader has had is written, however soon the process closes; a fill that failed has failed for all who
-waited for it here, with the store's own error, or with `NotCached` when only the cache is at fault. Locks are released
-after the last thread that writes has ended.
+- A sequential reader in this process has bytes fetched directly into its buffer, and written to the file from there.
+- Other readers in this process get copies of what arrives.
+- Readers in other processes poll every few milliseconds, and take the locks over when their holder has died.
+
+A fill waits for its sequential reader for up to `HOLD_SECONDS`; `AT_ONCE_SECONDS` while another process waits; not at
+all while anybody else here waits for its bytes or for a fill's turn. Then it goes on with two buffers of `CHUNK` of its
+own. A process runs `FILLS` fills at a time and keeps `IDLE_BUFFERS` unused buffers.
+
+Promises: bytes that a reader got are written even if the process closes; a failed fill fails for all who wait for it
+in this process, with the store's error, or with `NotCached` when only the cache is at fault. Locks are released after
+the last writing thread has ended. Used by `reader` and `store`.
 """
 
 from __future__ import annotations
@@ -27,28 +29,28 @@ from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, CacheFull
 from proxy.storage.cache.file import CacheFile
-from proxy.storage.cache.waiter import LENT_LEAST, Waiter
-from proxy.storage.off_loop import finish_anyway
+from proxy.storage.cache.waiter import DIRECT_MIN, Waiter
+from proxy.storage.off_loop import run_to_completion
 from proxy.storage.threads import ThreadJob, Threads
 from proxy.storage.wait_for import wait_for
 
 CHUNK = 1024 * 1024  # bytes fetched into one buffer while the other is written
 FILLS = 32
-KEPT = 8  # buffers kept for the next fills: fresh pages cost more than a copy into old ones
+IDLE_BUFFERS = 8  # kept for the next fills: fresh pages cost more than a copy into old ones
 SMALL = 64 * 1024  # bytes up to which a run gets a buffer of its own
 WRITERS = 16  # threads
-HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it,
-AT_ONCE_SECONDS = 0.005  # before it is asked whether anybody elsewhere waits
-REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
-CACHE_FULL_SECONDS = 1.0  # the same while every file of the cache is in use
+HOLD_SECONDS = 0.25  # a reader that sends to a client is back in a few hundredths of it
+AT_ONCE_SECONDS = 0.005  # the first part of that wait, after which other processes count
+DISK_PAUSE_SECONDS = 10.0  # without fills, after a failure of the cache's disk
+FULL_PAUSE_SECONDS = 1.0  # without fills, while every file of the cache is in use
 
 
 class NotCached(Exception):
-    """The cache cannot take it; the store may well be able to give it."""
+    """The cache cannot take the bytes; the inner store may still have them."""
 
 
 class CachedObject:
-    """One object's file as this process has it open. `users` are readers and fills; the last one out closes it."""
+    """One object's file, open in this process. `users` counts readers and fills; the last one closes it."""
 
     def __init__(self, key: str, file: CacheFile) -> None:
         self.key = key
@@ -66,17 +68,18 @@ class CachedObject:
         return None
 
     async def written(self) -> None:
-        """Wait for what readers had before the file."""
+        """Wait until bytes that readers got are in the file."""
         for writing in [fill.writing for fill in self.fills if fill.writing is not None]:
             await writing.ended()
 
     def next_fill(self, extent: int) -> int:
-        """The first extent from there on that is being filled in this process; one past the last when none is."""
+        """The first extent from `extent` on that this process is filling; one past the last extent when there is
+        none."""
         return min((fill.first for fill in self.fills if fill.first >= extent), default=self.file.extents)
 
 
 class Filling:
-    """What fills need, and what limits them."""
+    """What the fills of one process share, and their limits."""
 
     def __init__(
         self,
@@ -95,10 +98,11 @@ class Filling:
         self.slots = asyncio.Semaphore(FILLS)
         self.tasks: set[asyncio.Task[None]] = set()
         self._idle: list[bytearray] = []
-        self.rests_until = float("-inf")  # loop time
+        self.paused_until = float("-inf")  # loop time
 
     def start(self, of: CachedObject, first: int, stop: int) -> bool:
-        """Begin to fill extents from `first` on, `stop` at most, as far as nobody else does. False: somebody does."""
+        """Start a fill of the extents from `first` on, up to `stop`, that no other fill holds. False: `first` is
+        held."""
         locked = of.file.lock(first, stop)
         if locked <= first:
             return False
@@ -111,15 +115,15 @@ class Filling:
         return True
 
     @property
-    def rests(self) -> bool:
-        """The cache failed lately, and is not asked to take more."""
-        return asyncio.get_running_loop().time() < self.rests_until
+    def is_paused(self) -> bool:
+        """Whether the cache failed a moment ago and takes nothing new."""
+        return asyncio.get_running_loop().time() < self.paused_until
 
-    def rest(self, error: Exception) -> None:
-        """Let the cache be for a while, and say why."""
-        if not self.rests:
-            pause = CACHE_FULL_SECONDS if isinstance(error, CacheFull) else REST_SECONDS
-            self.rests_until = asyncio.get_running_loop().time() + pause
+    def pause(self, error: Exception) -> None:
+        """Start no fills for a while, and log why."""
+        if not self.is_paused:
+            pause = FULL_PAUSE_SECONDS if isinstance(error, CacheFull) else DISK_PAUSE_SECONDS
+            self.paused_until = asyncio.get_running_loop().time() + pause
             observe.log.warning(
                 "the cache takes nothing now; what it does not hold is read from the store",
                 reason=str(error),
@@ -127,14 +131,14 @@ class Filling:
             )
 
     def take(self, size: int) -> bytearray:
-        """A buffer of `size` bytes, or of a CHUNK."""
+        """A buffer of `size` bytes if that is small, else of `CHUNK`."""
         if size <= SMALL:
             return bytearray(size)
         return self._idle.pop() if self._idle else bytearray(CHUNK)
 
     def give(self, buffer: bytearray) -> None:
-        """Back, with nobody using it any more."""
-        if len(buffer) == CHUNK and len(self._idle) < KEPT:
+        """Return a buffer that nothing uses any more."""
+        if len(buffer) == CHUNK and len(self._idle) < IDLE_BUFFERS:
             self._idle.append(buffer)
 
     async def close(self) -> None:
@@ -145,7 +149,7 @@ class Filling:
 
 
 class Fill:
-    """Extents [first, stop) on their way. `at`: all bytes before are in the file, from the run's start on."""
+    """One run: fills extents [first, stop). All bytes of the run before `at` are in the file."""
 
     def __init__(self, filling: Filling, of: CachedObject, first: int, stop: int) -> None:
         self.first = first
@@ -156,24 +160,34 @@ class Fill:
         self.error: Exception | None = None
         self._filling = filling
         self._of = of
-        self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
+        self._held: list[tuple[int, memoryview]] = []  # offset and bytes of pieces that may not be in the file yet
         self._waiting: list[Waiter] = []
-        self.writing: ThreadJob[None] | None = None  # what a reader has had already
-        self._holds = True  # for a reader that is not back yet
-        self._back: asyncio.Future[bool] | None = None  # False: not in time
-        self._in_step = True  # the next piece may be cut to end with a reader's view
+        self.writing: ThreadJob[None] | None = None  # writes a piece that readers may have got already
+        self._holds = True  # whether to wait for the sequential reader's next read
+        self._back: asyncio.Future[bool] | None = None  # set by that read; False: it did not come in time
+        self._in_step = True  # whether the next piece may be cut to end with a reader's view
 
     def __repr__(self) -> str:
         return f"<Fill [{self.first}, {self.stop}) of {self._of.key} at {self.at}, {self.error or self.ended}>"
 
+    @property
+    def waiting(self) -> int:
+        """How many readers wait for its bytes."""
+        return len(self._waiting)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it waits for its sequential reader."""
+        return self._back is not None
+
     def copy(self, view: memoryview, at: int) -> int:
-        """The bytes from `at` on that are in hand, into `view`; how many."""
+        """Copy the bytes from `at` on that are in memory into `view`; how many."""
         return self._begin(view, at).done
 
     async def read_into(self, view: memoryview, at: int, seconds: float) -> int:
-        """The bytes from `at` on as they come in, until `view` is full, no more of this run will come, or so much time
-        has gone; how many. What the fill failed with, where that was before `at`. A view that is lent is waited for
-        longer: the store's patience bounds that."""
+        """Read the bytes from `at` on as they arrive, until `view` is full, the run has ended, or `seconds` are over;
+        how many. Raises what the fill failed with before `at`. While the fill writes into `view` it waits longer; the
+        store's time-outs bound that."""
         wanted = self._begin(view, at)
         if wanted.done < len(wanted.view) and not self.ended and at + wanted.done >= self.at:
             await self._wait(wanted, seconds)
@@ -188,10 +202,10 @@ class Fill:
         return wanted
 
     async def _wait(self, wanted: Waiter, seconds: float) -> None:
-        """Cancelled, a reader whose view is lent leaves once it has it back."""
+        """On cancellation, wait until the fill has stopped writing into this reader's buffer."""
         self._waiting.append(wanted)
         if self._back is not None and not self._back.done():
-            self._back.set_result(True)  # the one that is held for, or another, that does not wait for it
+            self._back.set_result(True)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, wanted.leave)
         cancelled: asyncio.CancelledError | None = None
@@ -201,9 +215,9 @@ class Fill:
                 try:
                     await wanted.arrival
                 except asyncio.CancelledError as error:
-                    if not wanted.lent:
+                    if not wanted.is_written:
                         raise
-                    cancelled, wanted.leaves = error, True
+                    cancelled, wanted.is_leaving = error, True
         finally:
             timer.cancel()
             self._waiting.remove(wanted)
@@ -231,19 +245,19 @@ class Fill:
         except (OSError, CacheFull) as error:
             outcome = "unkept"
             self.error = NotCached(str(error))
-            filling.rest(error)
+            filling.pause(error)
         except CacheFileRemoved:
             outcome = "unkept"
             self.error = NotCached("the object was taken out of the cache")
-        except Exception as error:  # whoever waits must not wait for ever, and reads from the store itself
+        except Exception as error:  # readers that wait go on at the inner store
             self.error = NotCached(repr(error))
             observe.log.exception("a fill of the cache failed", object=of.key)
         finally:
             observe.metrics.cache_fills.labels(outcome).inc()
             try:
-                if outcome != "ok":  # the room that was taken for what did not come
+                if outcome != "ok":  # free the blocks of bytes that did not come
                     with contextlib.suppress(OSError):
-                        await finish_anyway(filling.pool.submit(of.file.free_absent, self.first, self.stop))
+                        await run_to_completion(filling.pool.submit(of.file.free_absent, self.first, self.stop))
             finally:
                 with contextlib.suppress(OSError):
                     of.file.unlock(self.first, self.stop)
@@ -254,7 +268,8 @@ class Fill:
                 await filling.release(of)
 
     def _pass(self, start: int) -> None:
-        """All before `start` is in the file, perhaps by others: whoever waits for some of it is to look there."""
+        """All bytes before `start` are in the file, perhaps written by another process: wake readers that wait for
+        them."""
         self.at = max(self.at, start)
         for wanted in self._waiting:
             if wanted.at + wanted.done < start:
@@ -262,30 +277,30 @@ class Fill:
 
     async def _reserve(self) -> Sequence[tuple[int, int]]:
         filling, of = self._filling, self._of
-        if filling.rests:
+        if filling.is_paused:
             raise CacheFull("it failed a moment ago")
-        return await finish_anyway(filling.pool.submit(filling.directory.reserve, of.file, self.first, self.stop))
+        return await run_to_completion(filling.pool.submit(filling.directory.reserve, of.file, self.first, self.stop))
 
     async def _fetch(self, start: int, end: int) -> None:
-        """[start, end) from the store to the file: into the view of a reader that waits for it and from there, or
-        else one chunk written while the next one comes."""
+        """Fetch [start, end) into the file: through the view of a waiting reader, or in chunks, each written while the
+        next one is fetched."""
         filling, of = self._filling, self._of
         extent = of.file.extent
         is_one = end - start <= CHUNK and start // extent == (end - 1) // extent
-        buffers: list[bytearray] = []  # taken as they are needed: a run that is lent needs one
+        buffers: list[bytearray] = []  # taken when needed: a run into a reader's view needs one
         stamp, at = filling.directory.stamp(), start
         try:
             async with await filling.inner.open(of.key, size=of.file.size) as source:
                 if source.size != of.file.size:
-                    raise ObjectMissing(of.key)  # there is none of that size
+                    raise ObjectMissing(of.key)  # the object has another size
                 source.will_read(start, end)
                 while at < end:
                     if (reader := await self._reader(at, end, at == start)) is not None:
                         if self.writing is not None:
                             await self.writing.finish()
                             self.writing, self.at = None, at
-                            continue  # that reader may have left meanwhile
-                        at += await self._fetch_lent(source, reader, at, end, stamp)
+                            continue  # the reader may have left meanwhile
+                        at += await self._fetch_direct(source, reader, at, end, stamp)
                         continue
                     stop = min(end, at + CHUNK, (at // extent + 1) * extent)
                     if not is_one:
@@ -293,7 +308,7 @@ class Fill:
                     if len(buffers) < (1 if is_one else 2):
                         buffers.insert(0, filling.take(end - start))
                     view = memoryview(buffers[0])[: stop - at]
-                    del self._held[: len(self._held) - len(buffers) + 1]  # the one that is overwritten
+                    del self._held[: len(self._held) - len(buffers) + 1]  # of the buffer that is overwritten
                     await _fetch_all(source, view, at, of.key)
                     if self.writing is not None:
                         await self.writing.finish()
@@ -314,8 +329,8 @@ class Fill:
                 filling.give(buffer)
 
     def _step(self, at: int, stop: int) -> int:
-        """Where a piece ends that cannot be lent: where the view of its reader does, so that the next one may be.
-        Once, until a piece has been lent: readers of little never lend."""
+        """The end of a piece that goes through the fill's buffers: where its reader's view ends, so that the next piece
+        can go directly into the next view. Only once per direct piece: small views are never fetched into."""
         if self._in_step:
             for wanted in self._waiting:
                 left = len(wanted.view) - wanted.done
@@ -325,37 +340,37 @@ class Fill:
         return stop
 
     async def _reader(self, at: int, end: int, is_first: bool) -> Waiter | None:
-        """Who waits for what begins at `at` in a view that may be lent; perhaps after a moment. The first piece of a
-        run waits for nobody: the store is asked. Nor does an object's last: what a reader leaves unread there comes
-        along with what it reads."""
-        spare = LENT_LEAST if end == self._of.file.size else 0
+        """The reader that waits for bytes at `at` in a view that can be fetched into; waits a moment for it to come
+        back. The first piece of a run is fetched without waiting, and so is the object's last: what the reader leaves
+        unread there is fetched with it."""
+        spare = DIRECT_MIN if end == self._of.file.size else 0
         while True:
             here = [each for each in self._waiting if each.at + each.done == at and not each.arrived]
             if here:
-                wanted = next((each for each in here if each.may_be_lent), here[0])
+                wanted = next((each for each in here if each.takes_direct), here[0])
                 left = end - at - len(wanted.view) + wanted.done
-                return wanted if wanted.may_be_lent and not 0 < left < spare else None
+                return wanted if wanted.takes_direct and not 0 < left < spare else None
             others = any(not wanted.arrived for wanted in self._waiting)
             if is_first or not self._holds or others or end - at < spare:
                 return None
             self._holds = not self._filling.slots.locked()
-            if self._holds and not await self._is_back(AT_ONCE_SECONDS):
-                self._holds = not self._of.file.is_awaited() and await self._is_back(HOLD_SECONDS)
+            if self._holds and not await self._reader_returned(AT_ONCE_SECONDS):
+                self._holds = not self._of.file.has_waiters() and await self._reader_returned(HOLD_SECONDS)
 
-    async def _is_back(self, seconds: float) -> bool:
-        """Whether a reader came to wait within that time."""
+    async def _reader_returned(self, seconds: float) -> bool:
+        """Whether a reader came within that time."""
         self._back = asyncio.get_running_loop().create_future()
         try:
             return await wait_for(self._back, seconds)
         finally:
             self._back = None
 
-    async def _fetch_lent(self, source: ObjectReader, reader: Waiter, at: int, end: int, stamp: int) -> int:
-        """The piece at `at`, an extent and a quarter at most: a run of frames that is a little longer than an extent
-        stays whole. How many bytes; the reader has its view back once they are written."""
+    async def _fetch_direct(self, source: ObjectReader, reader: Waiter, at: int, end: int, stamp: int) -> int:
+        """Fetch the piece at `at` into the reader's view and write it to the file; how many bytes. At most an extent
+        and a quarter: a run of frames that is a little longer than an extent stays whole."""
         extent = self._of.file.extent
         view = reader.view[reader.done : reader.done + min(end - at, extent + extent // 4)]
-        reader.lent = self._in_step = True
+        reader.is_written = self._in_step = True
         try:
             await _fetch_all(source, view, at, self._of.key)
             reader.done += len(view)
@@ -366,14 +381,14 @@ class Fill:
             self.at = at + len(view)
         finally:
             self._held.clear()
-            reader.lent = False
-        if reader.leaves or reader.done == len(reader.view):
+            reader.is_written = False
+        if reader.is_leaving or reader.done == len(reader.view):
             reader.arrive()
-            await asyncio.sleep(0)  # it may be back at once: the next piece is its own then, and not another's copy
+            await asyncio.sleep(0)  # its next read may come at once, and the next piece then goes into its view
         return len(view)
 
     def _hand_out(self, start: int, piece: memoryview) -> None:
-        """To whoever waits for it now or asks soon."""
+        """Copy the piece to all that wait for it, and hold it for reads that come soon."""
         self._held.append((start, piece))
         for wanted in self._waiting:
             wanted.copy(start, piece)

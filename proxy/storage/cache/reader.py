@@ -1,7 +1,7 @@
 """Readers of cached objects, opened by `store`. A read takes cached bytes, waits for a fill, or asks the inner store.
 
-Decides how far ahead of a reader the cache fetches; the promises are those of `store`. Must not know how bytes are
-fetched (`fill`), nor which of them are evicted (`directory`).
+Decides how far ahead of a reader the cache fetches; `store` has the promises. Must not know how bytes are fetched
+(`fill`), nor which of them are evicted (`directory`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cache(Protocol):
 
 
 class CachedReader:
-    """One reader of an object. What is not kept it has fetched, and it goes on at the store behind when that fails."""
+    """One reader of an object. It starts fills for what is not cached, and reads from the inner store if they fail."""
 
     def __init__(self, store: Cache, of: CachedObject) -> None:
         self.size = of.file.size
@@ -53,63 +53,63 @@ class CachedReader:
         self._of = of
         self._file = of.file
         self._disk = FilesystemReader(store.readers, os.dup(of.file.fd), of.file.data_at + of.file.size)
-        self._behind: ObjectReader | None = None
+        self._inner: ObjectReader | None = None
         self._planned = (0, 0)
-        self._straight = 0  # bytes read in a row
-        self._next = 0  # where the next read of the row begins
+        self._sequential = 0  # bytes read in sequence
+        self._next = 0  # where the next read of the sequence begins
         self._pause = FIRST_LOOK
         self._waits_since: float | None = None
-        self._awaits = False  # what another process fetches, and has it know
-        self._full_until = 0  # extents of this row before that one were there when they were looked at
-        self._absent_until = 0  # up to there bytes were not kept when this reader first looked
-        self._sure_until = 0  # up to there all of this row was there, and nothing is to be fetched yet
+        self._is_waiting = False  # for another process's fill, which can see it
+        self._full_until = 0  # the extent up to which this sequence was found cached
+        self._absent_until = 0  # the offset up to which bytes were absent when this reader first looked
+        self._sure_until = 0  # the offset up to which reads need no look at the counts
         self._counted = {"hit": 0, "miss": 0, "behind": 0}
         self._closed = False
 
     def __repr__(self) -> str:
-        how = "closed" if self._closed else "behind the cache" if self._behind else f"at {self._next}"
+        how = "closed" if self._closed else "behind the cache" if self._inner else f"at {self._next}"
         return f"<CachedReader {self._of.key} of {self.size} bytes, {how}>"
 
     def will_read(self, start: int, stop: int) -> None:
         self._planned = start, min(stop, self.size)
-        if self._behind is not None:
-            self._behind.will_read(start, stop)
+        if self._inner is not None:
+            self._inner.will_read(start, stop)
 
     def suspend(self) -> None:
-        if self._behind is not None:
-            self._behind.suspend()
+        if self._inner is not None:
+            self._inner.suspend()
 
     async def read_into(self, view: memoryview, offset: int) -> int:
-        """As the store behind has it: ObjectMissing, Failure."""
+        """Raises what the inner store raises: ObjectMissing, Failure."""
         if self._closed:
             raise RuntimeError("the object is closed")
         wanted = min(len(view), self.size - offset)
         if wanted <= 0:
             return 0
         if offset != self._next:
-            self._straight = self._absent_until = self._full_until = self._sure_until = 0
+            self._sequential = self._absent_until = self._full_until = self._sure_until = 0
         done = 0
         try:
-            while done < wanted and self._behind is None:
-                done += await self._some(view[done:wanted], offset + done)
+            while done < wanted and self._inner is None:
+                done += await self._read_some(view[done:wanted], offset + done)
         except (NotCached, OSError):
-            await self._go_behind(offset + done)
-        if self._behind is not None:
+            await self._read_from_store(offset + done)
+        if self._inner is not None:
             while done < wanted:
-                got = await self._behind.read_into(view[done:wanted], offset + done)
+                got = await self._inner.read_into(view[done:wanted], offset + done)
                 if not got:
                     break
                 done += got
             self._counted["behind"] += done
         self._next = offset + done
-        self._straight += done
+        self._sequential += done
         return done
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._await_no_others()
+        self._stop_waiting()
         for result, count in self._counted.items():
             if count:
                 observe.metrics.cache_bytes.labels(result).inc(count)
@@ -119,8 +119,8 @@ class CachedReader:
             try:
                 await self._store.release(self._of)
             finally:
-                if self._behind is not None:
-                    await self._behind.close()
+                if self._inner is not None:
+                    await self._inner.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,42 +128,42 @@ class CachedReader:
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    async def _some(self, view: memoryview, at: int) -> int:
-        """Bytes that are there, or that were waited for; perhaps none."""
+    async def _read_some(self, view: memoryview, at: int) -> int:
+        """Read bytes that are cached or that a fill brings; perhaps none."""
         file, stop = self._file, at + len(view)
-        if stop <= self._sure_until and (got := await self._kept(view, at)):
+        if stop <= self._sure_until and (got := await self._read_cached(view, at)):
             self._count(at, got)
             return got
         first = at // file.extent
         horizon = self._horizon(at, stop)
-        counts = await self._look(first, horizon)
+        counts = await self._present(first, horizon)
         end = file.reach(counts, first, at, stop)
         if end == at:
             self._full_until = 0
-        self._have_fetched(counts, first, horizon, stop)
+        self._start_fill(counts, first, horizon, stop)
         fill = self._of.fill_of(first)
         if end == at:
             self._absent_until = max(self._absent_until, horizon * file.extent)
-            got = await self._arrival(fill, view, at)
+            got = await self._wait_for_bytes(fill, view, at)
         elif fill is None or not (got := fill.copy(view, at)):
-            got = await self._kept(view[: end - at], at)
+            got = await self._read_cached(view[: end - at], at)
         if got:
-            self._arrived()
+            self._end_wait()
             self._count(at, got)
         return got
 
     def _count(self, at: int, got: int) -> None:
         self._counted["miss" if at < self._absent_until else "hit"] += got
 
-    async def _kept(self, view: memoryview, at: int) -> int:
-        """From the file: all of `view`, or nothing where that was forgotten while it was read. NotCached, OSError."""
+    async def _read_cached(self, view: memoryview, at: int) -> int:
+        """Read all of `view` from the file, or nothing if it was evicted meanwhile. NotCached, OSError."""
         file, end = self._file, at + len(view)
         try:
             got = await self._disk.read_into(view, file.data_at + at)
         except Failure as error:
             raise NotCached(str(error)) from error
         first, last = at // file.extent, -(-end // file.extent)
-        if file.reach(await self._look(first, last), first, at, end) < end:
+        if file.reach(await self._present(first, last), first, at, end) < end:
             return 0
         if got < len(view):
             observe.metrics.cache_dropped.inc()
@@ -175,15 +175,15 @@ class CachedReader:
         """One past the last extent that may be fetched for this reader now."""
         file, (start, planned) = self._file, self._planned
         if start <= at < planned:
-            ahead = min(max(4 * self._straight, AHEAD_FIRST), self._store.ahead)
+            ahead = min(max(4 * self._sequential, AHEAD_FIRST), self._store.ahead)
             until = max(min(stop + ahead, planned), stop)
         else:
-            until = min(stop + min(2 * self._straight, self._store.ahead), self.size)
+            until = min(stop + min(2 * self._sequential, self._store.ahead), self.size)
         return -(-until // file.extent)
 
-    def _have_fetched(self, counts: Sequence[int], first: int, horizon: int, stop: int) -> None:
-        """Have the first run fetched that is absent and that nobody fetches yet, when it is wanted now, or when what
-        is there before it has become less than a quarter of what may be fetched ahead: so runs are few and long."""
+    def _start_fill(self, counts: Sequence[int], first: int, horizon: int, stop: int) -> None:
+        """Start a fill of the first absent run that no fill covers, if it is wanted now, or if less than a quarter of
+        what may be fetched ahead is cached before it: so runs are few and long."""
         of, file = self._of, self._file
         extent, passes = max(first, self._full_until), False
         while extent < horizon:
@@ -207,65 +207,66 @@ class CachedReader:
             end += 1
         self._store.filling.start(of, extent, end)
 
-    async def _arrival(self, fill: Fill | None, view: memoryview, at: int) -> int:
-        """Wait for bytes from `at` on, by `fill` or another process, or until the next look; how many. Its failure."""
+    async def _wait_for_bytes(self, fill: Fill | None, view: memoryview, at: int) -> int:
+        """Wait for bytes from `at` on by `fill`, or for a moment where another process fills; how many. Raises what
+        the fill failed with."""
         now = time.perf_counter()
         if self._waits_since is None:
             self._waits_since = now
         left = self._store.wait_most - (now - self._waits_since)
         if left < 0:
-            raise NotCached("whoever fetches it does not go on")
+            raise NotCached("the process that fetches it has stalled")
         if fill is None:  # another process fetches it, or has died over it: then its locks are free
-            self._awaits = self._file.await_others(True)
+            self._is_waiting = self._file.set_waiting(True)
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 1.5, LAST_LOOK)
             return 0
         return await fill.read_into(view, at, left)
 
-    def _arrived(self) -> None:
+    def _end_wait(self) -> None:
         if self._waits_since is not None:
             observe.metrics.cache_wait_seconds.observe(time.perf_counter() - self._waits_since)
             self._waits_since, self._pause = None, FIRST_LOOK
-        self._await_no_others()
+        self._stop_waiting()
 
-    def _await_no_others(self) -> None:
-        if self._awaits:
-            self._awaits = self._file.await_others(False)
+    def _stop_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = self._file.set_waiting(False)
 
-    async def _look(self, first: int, stop: int) -> Sequence[int]:
+    async def _present(self, first: int, stop: int) -> Sequence[int]:
         counts = self._file.look(first, stop)
         if counts is None:
             counts = await asyncio.wrap_future(self._store.readers.submit(self._file.counts, first, stop))
         return counts
 
-    async def _go_behind(self, at: int) -> None:
-        behind = await self._store.inner.open(self._of.key, size=self.size)
-        if behind.size != self.size:
-            await behind.close()
+    async def _read_from_store(self, at: int) -> None:
+        inner = await self._store.inner.open(self._of.key, size=self.size)
+        if inner.size != self.size:
+            await inner.close()
             raise ObjectMissing(self._of.key)
-        behind.will_read(max(self._planned[0], at), self._planned[1])
-        self._behind = behind
-        self._await_no_others()
+        inner.will_read(max(self._planned[0], at), self._planned[1])
+        self._inner = inner
+        self._stop_waiting()
 
 
-class PassingReader:
-    """A reader of the store behind. Without `drops` the cache cannot take the object, with it its bytes are wrong."""
+class BypassReader:
+    """Reads from the inner store, past the cache. With `drops` what is cached of the bytes it reads is dropped."""
 
-    def __init__(self, store: Cache, key: str, behind: ObjectReader, *, drops: bool) -> None:
-        self.size = behind.size
+    def __init__(self, store: Cache, key: str, inner: ObjectReader, *, drops: bool) -> None:
+        self.size = inner.size
         self._store = store
         self._key = key
-        self._behind = behind
+        self._inner = inner
         self._drops = drops
 
     def will_read(self, start: int, stop: int) -> None:
-        self._behind.will_read(start, stop)
+        self._inner.will_read(start, stop)
 
     def suspend(self) -> None:
-        self._behind.suspend()
+        self._inner.suspend()
 
     async def read_into(self, view: memoryview, offset: int) -> int:
-        got = await self._behind.read_into(view, offset)
+        got = await self._inner.read_into(view, offset)
         if not self._drops:
             observe.metrics.cache_bytes.labels("behind").inc(got)
         elif got:
@@ -273,7 +274,7 @@ class PassingReader:
         return got
 
     async def close(self) -> None:
-        await self._behind.close()
+        await self._inner.close()
 
     async def __aenter__(self) -> Self:
         return self

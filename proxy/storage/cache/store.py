@@ -1,24 +1,24 @@
-"""A store in front of another: stored bytes of its objects, kept in files of this machine's disk, shared by a node.
+"""A read cache in front of another store: stored bytes of its objects in files of a local disk, shared by a node.
 
     CachedStore → CachedReader (`reader`: what is there, what is to be fetched, what is waited for)
                 → CachedObject (`fill`: fetched once for all) → CacheFile (`file`: which bytes are there)
                                                                    → CacheDirectory (`directory`: the bound, eviction)
 
-Promises: what is kept is read without a word to the store behind, its size included; what is not is fetched in whole
-extents, once for all readers of all processes, and four times as far ahead as it has come straight, `AHEAD_FIRST` at
-least and `AHEAD_MOST` (or a sixteenth of the cache) at most, never beyond what it said it will read. A slow or stopped
-client causes no more, and slows nobody. No failure of the cache is an error: what it cannot hold is read from the store
-behind. A reader with `fresh` goes to the store behind, and what was kept of the bytes it reads is dropped.
+Promises: cached bytes and sizes are read without a request to the inner store. Absent bytes are fetched in whole
+extents, once for all readers of all processes. Read-ahead is four times what the reader has read in sequence, at least
+`AHEAD_FIRST`, at most `AHEAD_MOST` or a sixteenth of the cache, and never beyond `will_read`. A slow client causes no
+more read-ahead and slows no other reader. A failure of the cache is no error: bytes then come from the inner store. A
+reader with `fresh` reads from the inner store and drops what was cached of those bytes.
 
-Disk: kept bytes are read as `filesystem` reads its files, which asks the page cache on the event loop and the disk in
-threads; files are opened, filled and closed in threads. Holds stored bytes only; must not know frames, keys or digests.
+Disk: cached bytes are read as `filesystem` does, from the page cache on the event loop and from the disk in threads;
+files are opened, filled and closed in threads. Made by `app.stores`. Must not know frames, keys or digests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,17 +35,17 @@ from proxy.storage.base import (
 )
 from proxy.storage.cache.directory import RESERVE, CacheDirectory
 from proxy.storage.cache.file import EXTENT, CacheFile
-from proxy.storage.cache.fill import CachedObject, Filling
-from proxy.storage.cache.reader import AHEAD_MOST, CachedReader, PassingReader
-from proxy.storage.off_loop import finish_anyway, obtain
+from proxy.storage.cache.fill import CachedObject, Fill, Filling
+from proxy.storage.cache.reader import AHEAD_MOST, BypassReader, CachedReader
+from proxy.storage.off_loop import obtain, run_to_completion
 
 THREADS = 16  # of each kind: reads never queue behind fills
-WAIT_MOST = 30.0  # seconds: longer than a store is tried; whoever fetches has been stopped, and is not waited for
+WAIT_MOST = 30.0  # seconds: longer than requests to a store are retried, so the process that fetches has stalled
 
 
 class CachedStore:
-    """An `ObjectStore` before `inner`. Made inside a running loop. Without `fills` it only forgets what is deleted:
-    for those who walk through a whole store, or want to see what it holds."""
+    """An `ObjectStore` in front of `inner`. Make it inside a running loop. Without `fills` it caches nothing new and
+    only drops what is deleted: for a walk through a whole store."""
 
     def __init__(
         self,
@@ -76,19 +76,19 @@ class CachedStore:
         return await self.inner.begin(key, expected_size, unused=unused, lease=lease)
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> Appender:
-        """What was kept of the object goes: it may be written anew from its start."""
+        """Drops the object from the cache: its bytes may change."""
         _check_key(key)
         await self.forget(key)
         return await self.inner.resume(key, offset, lease=lease)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
-        """With the right `size`, or when it is kept, nobody is asked. An object that is kept is found, also when the
-        store behind has lost it."""
+        """Sends no request if `size` is given or the object is cached. A cached object is found even if the inner
+        store has lost it."""
         _check_key(key)
         if not self._fills:
             return await self.inner.open(key, fresh=fresh, size=size)
         if fresh:
-            return PassingReader(self, key, await self.inner.open(key, fresh=True), drops=True)
+            return BypassReader(self, key, await self.inner.open(key, fresh=True), drops=True)
         try:
             found = await self._take(key, size)
             if found is None and size is None:
@@ -96,10 +96,10 @@ class CachedStore:
                     size = asked.size
                 found = await self._take(key, size)
         except OSError as error:
-            self.filling.rest(error)
+            self.filling.pause(error)
             found = None
         if found is None:
-            return PassingReader(self, key, await self.inner.open(key, size=size), drops=False)
+            return BypassReader(self, key, await self.inner.open(key, size=size), drops=False)
         try:
             return CachedReader(self, found)
         except OSError:  # no descriptor left
@@ -119,17 +119,21 @@ class CachedStore:
         return await self.inner.remove_strays(before)
 
     async def check(self) -> None:
-        """Of the store behind: without the cache all is served as well."""
+        """Checks the inner store: everything is served without the cache too."""
         await self.inner.check()
 
+    def fills(self, key: str) -> Sequence[Fill]:
+        """The object's running fills in this process."""
+        return self._open[key].fills if key in self._open else ()
+
     async def kept(self, key: str) -> int:
-        """How many of an object's bytes are here, with those that readers here have had."""
+        """How many of an object's bytes are cached, with those that are being written."""
         if key in self._open:
             await self._open[key].written()
-        return await finish_anyway(self.readers.submit(self.directory.present, key))
+        return await run_to_completion(self.readers.submit(self.directory.present, key))
 
     async def close(self) -> None:
-        """Readers must have been closed. Fills end where they are."""
+        """Readers must have been closed. Running fills are cancelled."""
         await self.filling.close()
         for pool in (self.readers, self._writers):
             pool.shutdown(wait=False)
@@ -137,28 +141,28 @@ class CachedStore:
         await self.inner.close()
 
     async def drop(self, key: str, start: int, stop: int) -> None:
-        """Forget what is kept of the bytes [start, stop), with the extents that they lie in."""
+        """Drop the extents that hold the bytes [start, stop)."""
         extent = self.directory.extent
         try:
-            await finish_anyway(self._writers.submit(self.directory.drop, key, start // extent, -(-stop // extent)))
+            await run_to_completion(self._writers.submit(self.directory.drop, key, start // extent, -(-stop // extent)))
         except OSError as error:
             observe.log.warning("what is wrong in the cache could not be dropped", object=key, reason=str(error))
 
     async def forget(self, key: str) -> None:
-        self._open.pop(key, None)  # its readers go on with the file that they have
+        self._open.pop(key, None)  # open readers keep their file
         try:
-            await finish_anyway(self._writers.submit(self.directory.remove, key))
+            await run_to_completion(self._writers.submit(self.directory.remove, key))
         except OSError as error:
             observe.log.warning("an object stays in the cache until it is evicted", object=key, reason=str(error))
 
     async def _take(self, key: str, size: int | None) -> CachedObject | None:
-        """The object as this process has it open, with one user more; None where no file is, and none can be made."""
+        """This process's `CachedObject`, with one user more; None where there is no file and none can be made."""
         if not self._settled:
             self._settled = True
             self._writers.submit(self._settle)
         found = self._open.get(key)
         if found is None or size not in (None, found.file.size):
-            made_for = None if self.filling.rests else size
+            made_for = None if self.filling.is_paused else size
             file = await obtain(self.readers, lambda: self.directory.open(key, made_for), _close_file)
             if file is None:
                 return None
@@ -166,7 +170,7 @@ class CachedStore:
             if found is not None and found.file.size == file.size:  # another reader was faster
                 found.users += 1
                 try:
-                    await finish_anyway(self.readers.submit(os.close, file.fd))
+                    await run_to_completion(self.readers.submit(os.close, file.fd))
                 except BaseException:
                     await self.release(found)
                     raise
@@ -186,7 +190,7 @@ class CachedStore:
         if not found.users:
             if self._open.get(found.key) is found:
                 del self._open[found.key]
-            await finish_anyway(self.readers.submit(os.close, found.file.fd))
+            await run_to_completion(self.readers.submit(os.close, found.file.fd))
 
 
 def _close_file(file: CacheFile | None) -> None:

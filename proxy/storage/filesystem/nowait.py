@@ -1,7 +1,7 @@
-"""Reads of a file that never wait for a disk, for the event loop.
+"""File reads that never wait for a disk, for the event loop. Used by `store` and `cache`.
 
-The page cache is asked by preadv(RWF_NOWAIT) (Linux 4.14). A tmpfs does not know the flag, and has no disk to wait for
-(unless it was swapped out, and then the machine is short of what every read here needs): it is read without it.
+preadv(RWF_NOWAIT) (Linux 4.14) reads from the page cache only. tmpfs does not support the flag and has no disk to wait
+for (except swap, and then the machine is short of memory anyway): it is read without the flag.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if _fstatfs is not None:
 
 
 class NowaitReader:
-    """How the open file `fd` is read without waiting."""
+    """Reads the open file `fd` without waiting."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._flag: int | None = os.RWF_NOWAIT  # None: it cannot be told what would wait
+        self._flag: int | None = os.RWF_NOWAIT  # None: the file system cannot read without waiting
 
     def read(self, into: Buffer, offset: int) -> int:
-        """How many bytes were there; 0 also where the disk would have to be asked, or nobody can tell. OSError."""
+        """How many bytes were read; 0 also where the read would wait for the disk. OSError."""
         if self._flag is None:
             return 0
         try:
@@ -47,7 +47,7 @@ class NowaitReader:
 
 
 def in_memory(fd: int) -> bool:
-    """Whether the file's system has no disk."""
+    """Whether the file is on a file system in memory."""
     told = ctypes.create_string_buffer(_STATFS_MOST)
     if _fstatfs is None or _fstatfs(fd, told):
         return False

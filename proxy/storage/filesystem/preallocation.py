@@ -1,6 +1,7 @@
-"""The disk blocks of a file, taken before its bytes come and given back: `fallocate`, which never changes a size here.
+"""Allocates and frees disk blocks of a file with `fallocate`; the file's size never changes.
 
-Blocking, for threads. Not every file system can: each function says by False that nothing was done.
+Everything blocks. Not every file system supports it: a function returns False when it did nothing. Used by `store` and
+`cache.file`.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import os
 
 _KEEP_SIZE, _PUNCH = 1, 2 | 1
 
-# What os has, posix_fallocate, changes the size, and writes zeros where the file system can do no better.
+# os.posix_fallocate changes the size, and writes zeros on file systems without support.
 _fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
 if _fallocate is not None:
     _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def allocate(fd: int, at: int, length: int) -> bool:
-    """Take blocks for these bytes, also beyond the end of the file. OSError, as when the disk is full."""
+    """Allocate blocks for these bytes, also beyond the end of the file. OSError, for example when the disk is full."""
     return _change(fd, _KEEP_SIZE, at, length)
 
 
 def punch(fd: int, at: int, length: int) -> bool:
-    """Give the blocks of these bytes back; they read as zeros. OSError."""
+    """Free the blocks of these bytes, which read as zeros then. OSError."""
     return _change(fd, _PUNCH, at, length)
 
 

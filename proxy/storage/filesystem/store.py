@@ -1,12 +1,12 @@
-"""Objects as files of a local disk: `tree` (layout and durability, blocking) brought onto the event loop.
+"""Objects as files of a local disk: runs `tree` (layout and durability, blocking) from the event loop.
 
-Promises: all that may wait for the disk runs in threads of the store's own; a read first takes what needs no waiting
-(`nowait`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
-again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
+Promises: what may wait for the disk runs in the store's threads; a read first takes what is in the page cache
+(`nowait`). Under any cancellation, a descriptor is closed only when no thread uses it, a buffer is the caller's again
+when `pause`, `abandon` or `close` returns, and nothing that was made leaks.
 
-An object's size is what was written, always: what an interrupted upload left behind must not look longer than it is.
-Blocks are taken before the bytes come, `ALLOCATED` at a time and beyond that size (a quarter less kernel time to write
-and to sync them), and those that were not needed are given back when the stretch ends, or by whoever resumes it.
+A file's size is always what was written: an interrupted upload must not look longer than it is. Blocks are allocated
+beyond that size before the bytes come, `ALLOCATED` bytes at a time (a quarter less kernel time to write and sync); the
+end of the stretch, or the next `resume`, frees what was not needed. Made by `app.stores`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from proxy.storage.base import KEY, UNSHARED, Into, ObjectMissing, Production, S
 from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.nowait import NowaitReader
 from proxy.storage.filesystem.tree import Tree, failure
-from proxy.storage.off_loop import finish_anyway, obtain
+from proxy.storage.off_loop import obtain, run_to_completion
 from proxy.storage.threads import RECEIVERS, ThreadJob, Threads
 
-THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
-MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
+THREADS = 16  # of each kind, started when needed: reads never queue behind writers that wait for the disk
+MIN_FREE = 16 * 2**20  # free bytes below which the store is full: enough for a few frames of each open upload
 WRITE_BACK = (
     8 * 2**20
 )  # bytes handed to the disk at a time while more come, so that `finish` has little left to wait for
-ALLOCATED = 8 * 2**20  # bytes of disk taken at a time, while so many are known to come, or as many have come
-WORTH = 2 * 2**20  # bytes under which it costs more than it saves
-SEALED = 64 * 1024  # bytes that sealing adds to an expected size, at most, but for a thousandth of it
-CHECK_LASTS = 1.0  # seconds for which a good probe answers again: /readyz is open to all, an fsync is not free
+ALLOCATED = 8 * 2**20  # bytes allocated at a time, while so many are expected, or as many have come
+WORTH = 2 * 2**20  # bytes below which allocation costs more than it saves
+SEALED = 64 * 1024  # bytes that sealing adds at most to an expected size, beside a thousandth of it
+CHECK_LASTS = 1.0  # seconds for which the result of a good check is reused: /readyz is open to all, fsync is not free
 
 
 class FilesystemStore:
-    """An `ObjectStore` in the folder `root`. Making one touches no disk and starts no thread (it may be made before a
-    fork). `store_id` is the name that the folder must hold to be this store (`marker.claim`), None for any. `fsync` is
-    a seam for tests that make it fail."""
+    """An `ObjectStore` in the directory `root`. Making one touches no disk and starts no thread (it may be made before
+    a fork). `store_id` is the id that the directory must hold (`marker.claim`), None for any. Tests replace `fsync` to
+    make it fail."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class FilesystemStore:
         fsync: Callable[[int], None] = os.fsync,
         drafts: bool = False,
     ) -> None:
-        """With `drafts`, for copies, an object is written under another name and gets its key when all of it is on
-        disk, in the place of what is there."""
+        """With `drafts`, for copies, an object is written under a temporary name and renamed to its key, over an
+        existing object, once it is durable."""
         self._tree = Tree(root, fsync, store_id)
         self._check_lasts = check_lasts
         self._drafts = drafts
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
-        self._receivers = Threads(RECEIVERS, "store-receive")  # a job there takes as long as many of the others
+        self._receivers = Threads(RECEIVERS, "store-receive")  # apart: their jobs are long
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
@@ -94,31 +94,31 @@ class FilesystemStore:
         return FilesystemAppender(files, self._writers, self._receivers, key, fd, 0, most)
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> FilesystemAppender:
-        """Failure(STORE_UNAVAILABLE) while another process has the file open to write, which holds its lock: so one
-        that was stopped for longer than its lease writes over nobody's bytes when it goes on."""
+        """Failure(STORE_UNAVAILABLE) while another process has the file open for writing and holds its lock: so a
+        process that was stopped for longer than its lease overwrites nothing when it continues."""
         _check_key(key)
         fd = await self._writers.obtain(lambda: self._tree.reopen(key, offset), os.close)
         return FilesystemAppender(self._tree, self._writers, self._receivers, key, fd, offset, resumed=True)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
-        """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
+        """`fresh` drops the file from the page cache, so that its bytes come from the disk."""
         _check_key(key)
         opened = await obtain(self._readers, lambda: self._tree.open(key, fresh), lambda opened: os.close(opened[0]))
         return FilesystemReader(self._readers, *opened)
 
     async def delete(self, key: str, *, etag: str = "") -> bool:
-        """A file has no ETag: the key decides."""
+        """Files have no ETag: the key decides."""
         _check_key(key)
         return await self._writers.give(partial(self._tree.remove, key)).finish()
 
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Holds one folder's entries at a time."""
-        for folder in await finish_anyway(self._readers.submit(self._tree.folders, after[:3])):
-            for stored in await finish_anyway(self._readers.submit(self._tree.entries, folder, after)):
+        for folder in await run_to_completion(self._readers.submit(self._tree.folders, after[:3])):
+            for stored in await run_to_completion(self._readers.submit(self._tree.entries, folder, after)):
                 yield stored
 
     async def remove_strays(self, before: float) -> Strays:
-        """Drafts of copies that were broken off. Any other unfinished object is a file like all."""
+        """Removes drafts of interrupted copies. Other unfinished objects are ordinary files."""
         return Strays(await self._writers.give(partial(self._tree.remove_drafts, before)).finish())
 
     async def check(self) -> None:
@@ -142,7 +142,7 @@ class FilesystemStore:
 
 
 class _Draft:
-    """What a `FilesystemAppender` asks of the tree, of a file that is still a draft."""
+    """The part of `Tree` that a `FilesystemAppender` uses, for a file that is still a draft."""
 
     def __init__(self, tree: Tree, name: str) -> None:
         self._tree = tree
@@ -170,21 +170,21 @@ class FilesystemAppender:
         *,
         resumed: bool = False,
     ) -> None:
-        """`most` is how long the object will be at most, where that is known; a hint."""
+        """`most` is a hint: the most bytes that the object will have."""
         self.key = key
         self.offset = offset
         self.settled = True
-        self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
+        self.resumable = False  # after a failed fsync the kernel drops what it could not write: a retry proves nothing
         self._tree = tree
         self._threads = threads
         self._receivers = receivers
         self._fd = fd
         self._resumed_at = offset if resumed else None
-        self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
+        self._closed = False  # set on the loop, before a thread closes `_fd`
         self._broken = False  # bytes past `offset` may have been written
         self._job: ThreadJob[int] | None = None
         self._most = most
-        self._allocated = offset  # up to where blocks have been taken; the job's while there is one
+        self._allocated = offset  # the end of the allocated blocks; only the job may use it while there is one
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "broken" if self._broken else "open"
@@ -222,15 +222,15 @@ class FilesystemAppender:
                 done += os.pwrite(self._fd, view[done:], offset + done)
             begun, ended = offset // WRITE_BACK * WRITE_BACK, (offset + done) // WRITE_BACK * WRITE_BACK
             if ended > begun:
-                # Starts writing these pages back without waiting, and drops none: dirty pages stay, for the next pull
-                # (500 MiB: finish 0.13 s without, 0.00 s with, all of it cached after either).
+                # Starts writeback of these pages without waiting. It drops no page: all stay cached for the next pull
+                # (500 MiB: `finish` takes 0.13 s without it, 0.00 s with it).
                 os.posix_fadvise(self._fd, begun, ended - begun, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise failure(error, "writing") from error
         return done
 
     def _allocate(self, offset: int, end: int) -> None:
-        """Take blocks for what comes next; what fails here shows when bytes are written, if it matters."""
+        """Allocate blocks for the next bytes. Errors are ignored: a write reports them if they matter."""
         if end <= self._allocated:
             return
         if self._most is None:
@@ -244,7 +244,7 @@ class FilesystemAppender:
         self._allocated = stop
 
     async def pause(self, *, whole: bool = False) -> bool:
-        """A file that is whole is gone on with like any other: `finish` is a matter of when."""
+        """`whole` finishes the file: a finished file can still be continued."""
         if whole:
             await self.finish()
             return True
@@ -252,7 +252,7 @@ class FilesystemAppender:
         return False
 
     async def finish(self) -> None:
-        """A failed fsync gives the object up at once: after it the kernel forgets what it could not write."""
+        """A failed fsync abandons the object at once: the kernel drops what it could not write."""
         self._check_usable()
         await self._end(self._finish)
 
@@ -266,7 +266,7 @@ class FilesystemAppender:
             raise Failure(Code.STORE_UNAVAILABLE, "an earlier write to this object failed")
 
     async def _end(self, how: Callable[[], None]) -> None:
-        """Wait until no thread uses the caller's buffer, then run `how`; both whatever is cancelled meanwhile."""
+        """Wait until no thread uses the caller's buffer, then run `how`; both also when cancelled."""
         if self._closed:
             return
         self._closed = True
@@ -298,7 +298,7 @@ class FilesystemAppender:
 
     def _cut_back(self) -> None:
         self._broken, self.offset = True, self._resumed_at or 0
-        with contextlib.suppress(Failure):  # the next resume cuts it
+        with contextlib.suppress(Failure):  # the next resume truncates it
             self._pause()
 
     def _abandon(self) -> None:
@@ -306,7 +306,7 @@ class FilesystemAppender:
 
 
 class FilesystemReader:
-    """An open file. `size` is what it held when it was opened."""
+    """An open file. `size` is its size when it was opened."""
 
     def __init__(self, pool: ThreadPoolExecutor, fd: int, size: int) -> None:
         self.size = size
@@ -317,10 +317,10 @@ class FilesystemReader:
         self._job: Future[int] | None = None
 
     def will_read(self, start: int, stop: int) -> None:
-        """The kernel reads ahead by itself."""
+        """Does nothing: the kernel reads ahead."""
 
     def suspend(self) -> None:
-        """Nothing but a descriptor is held."""
+        """Does nothing: only a descriptor is held."""
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         """On cancellation a thread may still write into `view`, until `close` has returned."""
@@ -354,7 +354,7 @@ class FilesystemReader:
 
         if last is not None:
             last.cancel()
-        await finish_anyway(self._pool.submit(close))
+        await run_to_completion(self._pool.submit(close))
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,19 +1,19 @@
-"""The folders and files under which objects lie, and their way to durability. All of it blocks: for threads only.
+"""The directories and files of objects, and what makes them durable. Used by `store`, in threads: everything blocks.
 
     <root>/                0700, made at the first use
       <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
         <key>              0600, 32 hex digits; written in place, under its final name, never renamed
-      drafts/              copies on their way (`create_draft`): <key>.<16 hex digits>, renamed to <abc>/<key>, 0400,
-                           once they are on disk. So a read-only object is whole if it is as long as it should be
-      probe.<pid>          there for an instant while the store is checked
+      drafts/              unfinished copies (`create_draft`): <key>.<16 hex digits>, renamed to <abc>/<key>, 0400, once
+                           they are durable. So a read-only object of the right size is whole
+      probe.<pid>          exists for an instant while the store is checked
       wharfage-store       which store this is (`marker`)
 
 Promises: no name but a checked key and its own first digits ever becomes a path, each opened relative to its folder's
 descriptor without following a link; files are made with O_EXCL; `make_durable` returns after fsync of the file, of its
 folder, and of every parent that this process has not yet seen synced (another process may have made it and died).
-Folders are never removed, so what was synced once stays so. A removal is not synced: undone by a power cut, it leaves
-an object without a row, which the sweep takes again. A writer holds an flock on its file, so that a straggler and its
-successor never write to one object at once. OSErrors leave as `Failure`. Must not know asyncio.
+Directories are never removed, so one sync is enough. Removals are not synced: a power cut may bring back an object
+without a row, which the sweep removes again. A writer holds an flock on its file, so that a late writer and its
+successor never write to one object at once. OSErrors become `Failure`. Must not know asyncio.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _PROBE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Tree:
-    """The store's tree at `root`; nothing is touched before the first call. `fsync` is a seam for tests.
+    """The store's tree at `root`; nothing is touched before the first call. Tests replace `fsync`.
 
-    With a `store_id`, an object is made, or said to be missing, only while the root holds that id.
+    With a `store_id`, an object is made, or reported missing, only while the root holds that id.
     """
 
     def __init__(self, root: Path, fsync: Callable[[int], None], store_id: str | None = None) -> None:
@@ -53,7 +53,7 @@ class Tree:
         self._fsync = fsync
         self._opening = threading.Lock()
         self._root_fd = -1
-        self._folder_synced = bytearray(4096)  # 1: that folder is durable in `root`
+        self._folder_synced = bytearray(4096)  # 1: that directory is durable in `root`
 
     def create(self, key: str) -> int:
         folder = -1
@@ -62,7 +62,7 @@ class Tree:
             folder = self._folder(key, make=True)
             fd = os.open(key, _NEW, 0o600, dir_fd=folder)
         except FileExistsError as error:
-            raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already") from error
+            raise Failure(Code.STORE_UNAVAILABLE, "there is an object under this key already") from error
         except OSError as error:
             raise failure(error, "making an object") from error
         finally:
@@ -70,7 +70,7 @@ class Tree:
         return self._lock(fd)
 
     def create_draft(self, key: str) -> tuple[int, str]:
-        """A new file, and its name among the drafts."""
+        """A new file's descriptor, and its name in drafts/."""
         name, folder = f"{key}.{secrets.token_hex(8)}", -1
         try:
             self._vouch()
@@ -84,7 +84,7 @@ class Tree:
         return self._lock(fd), name
 
     def publish_draft(self, name: str, key: str, fd: int, size: int, *, spare: bool = False) -> None:
-        """Give a draft its key, once it is on disk; what is there already is replaced."""
+        """Make a draft durable and rename it to its key, over an existing object."""
         drafts = folder = -1
         try:
             found = os.fstat(fd)
@@ -109,7 +109,7 @@ class Tree:
             _close(folder)
 
     def forget_draft(self, name: str, fd: int) -> None:
-        """As `forget`. A draft that has its key already is none."""
+        """As `forget`, for a draft. One that was published stays."""
         folder = -1
         try:
             folder = os.open(DRAFTS, _FOLDER, dir_fd=self._root_fd)
@@ -121,7 +121,7 @@ class Tree:
             os.close(fd)
 
     def remove_drafts(self, before: float) -> int:
-        """Those untouched since, of writers that are dead: a live one holds its lock."""
+        """Remove drafts untouched since then whose writers are dead: a live writer holds the lock."""
         folder = -1
         removed = 0
         try:
@@ -155,7 +155,7 @@ class Tree:
             if found.st_size < offset:
                 raise ObjectMissing(key)
             if found.st_size > offset or found.st_blocks * 512 > offset + _BLOCK:
-                os.ftruncate(fd, offset)  # also of blocks that whoever was killed had taken beyond it
+                os.ftruncate(fd, offset)  # also frees blocks that a killed writer allocated beyond it
         except OSError as error:
             os.close(fd)
             raise failure(error, "resuming an object") from error
@@ -175,13 +175,13 @@ class Tree:
             raise failure(error, "opening an object") from error
 
     def make_durable(self, key: str, fd: int, size: int, *, spare: bool = False) -> None:
-        """fsync the file, its folder, and each parent not yet known to be durable. Deepest first. `spare`: blocks
-        beyond its size are given back before."""
+        """fsync the file, its directory, and each parent not yet known to be durable, deepest first. `spare`: free the
+        blocks beyond its size before."""
         folder = -1
         try:
             found = os.fstat(fd)
             if found.st_nlink == 0:
-                raise ObjectMissing(key)  # deleted while it was written, as by whoever cancels its upload
+                raise ObjectMissing(key)  # deleted while it was written, for example as its upload was cancelled
             if found.st_size != size:
                 raise Failure(
                     Code.STORE_UNAVAILABLE, f"an object holds {found.st_size} bytes where {size} were written"
@@ -201,7 +201,7 @@ class Tree:
             _close(folder)
 
     def forget(self, key: str, fd: int) -> None:
-        """Remove the file and close it; nothing that fails here can be helped, and the sweep comes after."""
+        """Remove the file and close it. Errors are ignored: the sweep removes what is left."""
         try:
             self.remove(key)
         except Failure:
@@ -281,30 +281,30 @@ class Tree:
             self._root_fd = -1
 
     def _ready(self) -> None:
-        """Open the root, made if it is not there, and sync its parent and each parent made with it, once a process."""
+        """Open the root, made if it does not exist, and sync its parents, once a process."""
         with self._opening:
             if self._root_fd >= 0:
                 return
             missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
             if missing and self._store_id is not None:
-                raise marker.stranger(self._root, None)
+                raise marker.wrong_folder(self._root, None)
             for path in reversed(missing):
                 path.mkdir(mode=0o700, exist_ok=True)
             for path in missing or (self._root,):
                 try:
                     parent = os.open(path.absolute().parent, _DIRECTORY)
                 except PermissionError:
-                    continue  # a folder that we may not read is none that we made the root in
+                    continue  # a directory that we may not read is none that we made
                 try:
                     self._fsync(parent)
                 finally:
                     os.close(parent)
-            self._root_fd = os.open(self._root, _DIRECTORY)  # may be a link: the operator names it
+            self._root_fd = os.open(self._root, _DIRECTORY)  # may be a link: the operator chose it
 
     def _vouch(self) -> None:
         self._ready()
         if self._store_id is not None:
-            marker.vouch(self._root, self._root_fd, self._store_id)
+            marker.check(self._root, self._root_fd, self._store_id)
 
     def _folder(self, key: str, *, make: bool) -> int:
         self._ready()
@@ -338,7 +338,7 @@ class Tree:
 
 
 def failure(error: OSError, doing: str) -> Failure:
-    """StoreFull for a full disk or quota, StoreUnavailable for all else."""
+    """StoreFull for a full disk or quota, StoreUnavailable for other errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure(Code.STORE_FULL, f"{doing}: {error.strerror}", hint="make room on the store's disk")
     return Failure(

@@ -4,5 +4,6 @@
 `eager_put` sends a small one whole, `complete` finishes it; `lease` allows a writer no request after its lease ended;
 `part_buffers` bounds the memory of all uploads; `stall_clock` records an idle upload's tail. Reading:
 `read`; `signed_urls` lets clients fetch from the bucket. Requests: `bucket` over aiobotocore, with `retries` and a
-`circuit_breaker`; `session`, `connection`, `requests`, `sigv4` and `checksums` send bodies. `marker` is the bucket's.
+`circuit_breaker`; `session`, `connection`, `requests`, `sigv4` and `checksums` send bodies; `botocore_internals`
+has all private members that are used. `marker` is the identity of the store in the bucket.
 """

@@ -1,9 +1,8 @@
-"""Writing one object to S3, in stretches: append, pause, finish, abandon, and what a stalled client leaves.
+"""Writes one object to S3, in stretches: append, pause, finish, abandon, and the tail of a stalled client.
 
-Only `offset` counts: what an append that failed or was cancelled brought is nowhere. How bytes become parts is for
-`Parts` to know. An object that is finished is never written again: bytes that come after all go to a new key, with
-those before them. Nothing is removed but what this stretch itself began, and nothing is asked of the store once the
-lease is over (`s3lease`).
+Only `offset` counts: bytes of an append that failed or was cancelled are discarded. `Parts` turns bytes into parts. A
+finished object is never written again: later bytes go to a new key, with those before them. A stretch removes only what
+it began itself, and sends no request after its lease is over (`lease`). Made by `store`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from typing import Any
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import Into, ObjectMissing, Production
+from proxy.storage.off_loop import run_to_completion
 from proxy.storage.s3.checksums import Summed
 from proxy.storage.s3.complete import put_whole
-from proxy.storage.s3.context import S3Context, Taken, begin, run_to_completion, take_each, take_one
+from proxy.storage.s3.context import S3Context, Taken, begin, take_each, take_one
 from proxy.storage.s3.eager_put import EARLY_MOST, put_eagerly, read_back, resend
 from proxy.storage.s3.parts import Parts
 from proxy.storage.s3.stall_clock import StallClock
@@ -33,8 +33,8 @@ class S3Appender:
     def __init__(
         self, context: S3Context, prefix: str, key: str, parts: Parts, *, whole: int | None = None, first: bool = False
     ) -> None:
-        """`prefix` and `key` are the name in the bucket, `parts` where this stretch begins; `whole` are the bytes of an
-        object that is finished, `first` says that this is the first stretch of all."""
+        """`prefix` and `key` are the name in the bucket, `parts` the state that this stretch begins with. `whole` is
+        the size of an object that is finished. `first`: no stretch wrote under this key before."""
         self.key = key
         self.offset = parts.border + parts.fill if whole is None else whole
         self.settled = True
@@ -43,8 +43,8 @@ class S3Appender:
         self._parts = parts
         self._whole = whole is not None
         self._first = first
-        self._begun = first  # under this key by this stretch: nobody else needs what lies there
-        self._put = False  # an object may lie under the key
+        self._begun = first  # this stretch began the key: it may remove what is there
+        self._put = False  # there may be an object under the key
         self._job: ThreadJob[Taken] | None = None
         self._spilling: asyncio.Task[None] | None = None
         self._clock = StallClock(context.stall_seconds, self._on_stall)
@@ -55,7 +55,7 @@ class S3Appender:
         return f"<S3Appender {self.key} at {self.offset}, {state}>"
 
     async def reserve(self) -> None:
-        """Take the first part's buffer, before there is a byte for it: who waits for one has nothing in memory yet."""
+        """Take the first part's buffer before the first byte: a stream that waits for one holds nothing in memory."""
         await self._parts.take()
         self._watch()
 
@@ -63,7 +63,7 @@ class S3Appender:
         return await self._append(self._context.threads, partial(take_one, produce, into))
 
     async def append_each(self, following: Callable[[], Production | None]) -> int:
-        """In a hop for each part: a full one waits for the line, which is the loop's."""
+        """One thread hop for each part: a full part is sent from the event loop."""
         return await self._append(self._context.receivers, partial(take_each, following))
 
     async def _append(self, threads: Threads, take: Callable[[memoryview, int, Summed, int], Taken]) -> int:
@@ -78,9 +78,9 @@ class S3Appender:
         while more:
             buffer = await parts.reserve()
             hole, summed = parts.in_rows - parts.border, parts.summed
-            parts.summed = Summed(self._context.new_sum)  # should this fail: the other one counts what is nowhere
+            parts.summed = Summed(self._context.new_sum)  # on failure: the old sum counted discarded bytes
             self._job = threads.give(partial(take, buffer, parts.fill, summed, hole))
-            del buffer  # a stream that waits for its next one keeps no memory of one that was sent
+            del buffer  # while it waits for the next buffer it must not keep the sent one alive
             length, carry, more = await self._job.outcome()
             parts.summed = summed
             fill = parts.fill + length - len(carry)
@@ -95,13 +95,13 @@ class S3Appender:
         return self.offset - before
 
     async def pause(self, *, whole: bool = False) -> bool:
-        """True also where the first stretch was less than a part, which is an object at once."""
+        """True also if the first stretch was less than a part: it is stored as an object at once."""
         self.resumable = False
         await self._end(partial(self._pause, whole))
         return self._whole
 
     async def finish(self) -> None:
-        """When the store does not answer, all that rows and store hold stays, to be finished later."""
+        """If the store does not answer, rows and parts stay, and the object can be finished later."""
         self._check_usable()
         await self._end(self._finish)
 
@@ -113,7 +113,7 @@ class S3Appender:
     # ---- early objects --------------------------------------------------------------------------------------------
 
     async def shorten(self, offset: int) -> None:
-        """Of a finished object, go on after the first `offset` bytes."""
+        """Go on with a finished object after its first `offset` bytes."""
         try:
             await self._take_back(offset)
         except BaseException:
@@ -134,7 +134,7 @@ class S3Appender:
         self.key, self._parts, self._whole, self.offset, self._begun = key, parts, False, offset, True
 
     async def _put_eagerly(self, whole: bool) -> bool:
-        """Whether all that there is lies now under the key, as an object; if not, it goes into rows."""
+        """Whether all bytes are now an object under the key; if not, they go into rows."""
         parts = self._parts
         if not self._first or parts.kept or not self.offset:
             return False
@@ -164,7 +164,7 @@ class S3Appender:
         self._spilling = begin(self._parts.spill(), "spill a stalled part")
 
     async def _wake_up(self) -> None:
-        """Nobody spills from here on. A spill that failed left the buffer as it was."""
+        """Stop the stall clock and wait for a spill. A spill that failed left the buffer as it was."""
         self._clock.stop()
         if self._spilling is not None:
             await asyncio.wait((self._spilling,))
@@ -184,7 +184,7 @@ class S3Appender:
             if not self._whole:
                 await self._parts.keep()
         finally:
-            await self._let_go()
+            await self._release()
 
     async def _finish(self) -> None:
         if self._whole:
@@ -202,12 +202,12 @@ class S3Appender:
         except Failure as failure:
             if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE, Code.UPLOAD_CONFLICT):
                 self.resumable = True
-                await self._let_go()
+                await self._release()
             else:
                 await self._abandon()
             raise
-        except ObjectMissing:  # another's object, or none, lies where this one was to be: touch neither
-            await self._let_go()
+        except ObjectMissing:  # another writer's object is there, or none: touch neither
+            await self._release()
             raise
         except BaseException:
             await self._abandon()
@@ -225,7 +225,7 @@ class S3Appender:
         await self._parts.put_together(self.offset)
 
     async def _abandon(self) -> None:
-        await self._let_go()
+        await self._release()
         if self._whole or not self._begun:
             return  # another stretch's: the next resume cuts off what this one sent
         parts = self._parts
@@ -253,19 +253,19 @@ class S3Appender:
             raise Failure(Code.STORE_UNAVAILABLE, "an earlier write to this object failed")
 
     async def _end(self, how: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Wait until no thread uses the caller's buffer, then run `how`; both whatever is cancelled meanwhile."""
+        """Wait until no thread uses the caller's buffer, then run `how`; both also when cancelled."""
         if self._ended:
             return
         self._ended = True
 
-        async def after_all() -> None:
+        async def finish() -> None:
             if self._job is not None:
                 await self._job.ended()
             await self._wake_up()
             self._clock.close()
             await how()
 
-        await run_to_completion(after_all())
+        await run_to_completion(finish())
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         await self._parts.let_go(clean=not self._put)

@@ -1,9 +1,9 @@
-"""One S3 bucket: every request that a store makes of it, signed, retried, guarded, and its errors as ours.
+"""One S3 bucket: sends the store's requests, signed and retried behind a circuit breaker, and translates errors.
 
-Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
-begins later than `RETRY_SECONDS` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
-breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
-secret is in any text. With `session` and `requests` the only module that knows aiobotocore; loaded when a store is
+Promises: after a connection error, a time-out or a busy store a request is retried after a pause with jitter; no try
+begins later than `RETRY_SECONDS` after the first, then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
+breaker fails calls in milliseconds. A request that the store refused (a missing object, a wrong signature) is not
+retried. No text holds a secret. Only this module, `session` and `requests` know aiobotocore; loaded when the store is
 on S3.
 """
 
@@ -28,7 +28,14 @@ from proxy.storage.s3.circuit_breaker import Breaker
 from proxy.storage.s3.conditions import Conditions
 from proxy.storage.s3.connection import Body as Body  # what it sends, for those who ask it
 from proxy.storage.s3.requests import Direct
-from proxy.storage.s3.retries import LINE, NO_CREDENTIALS, LazyClient, Retries, describe_error, make_session
+from proxy.storage.s3.retries import (
+    CONNECTION_ERRORS,
+    NO_CREDENTIALS,
+    LazyClient,
+    Retries,
+    describe_error,
+    make_session,
+)
 from proxy.storage.s3.retries import Busy as Busy  # what a try of those who ask may raise
 from proxy.storage.s3.session import DirectSession
 
@@ -43,7 +50,8 @@ _BUSY = {
     "SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted",
     "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
 }  # fmt: skip
-"""What another try may mend; a checksum that did not match is the line's doing."""
+"""Errors worth a retry; a checksum mismatch is a transmission error."""
+_MAKING = {"put_object", "create_multipart_upload"}
 _MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
 _HINTS = {
     "NoSuchBucket": "make the bucket, or name another in [storage] bucket",
@@ -56,7 +64,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """Where the bucket is and how to ask it; `endpoint` and keys may be empty: AWS, and its usual chain."""
+    """The bucket's address and credentials. Empty `endpoint`: AWS; empty keys: AWS's credential chain."""
 
     bucket: str
     endpoint: str = ""
@@ -68,7 +76,7 @@ class S3Location:
 
 
 class S3Refused(Exception):
-    """The store answered that it will not. `code` is S3's own."""
+    """The store refused the request. `code` is S3's error code."""
 
     def __init__(self, code: str, status: int) -> None:
         super().__init__(code, status)
@@ -83,11 +91,11 @@ def load() -> Any:
 
 
 class Bucket:
-    """Requests of one bucket. Its connections are made as they are needed; `close` ends them."""
+    """Requests to one bucket. Connections are made when needed; `close` ends them."""
 
     def __init__(
         self,
-        place: S3Location,
+        location: S3Location,
         *,
         conditions: Conditions = Conditions(),  # noqa: B008 - frozen
         session: Any = None,
@@ -95,8 +103,10 @@ class Bucket:
         jitter: Callable[[], float] = random.random,
         retry_seconds: float = RETRY_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
+        storage_class: str = "",
     ) -> None:
-        self.place = place
+        """`storage_class` is S3's, of the objects that are made; empty: none is named."""
+        self.location = location
         self.conditions = conditions
         self.breaker = Breaker(clock)
         self._session = session
@@ -104,28 +114,31 @@ class Bucket:
         self.answer_seconds = answer_seconds
         self._client = LazyClient(self._make)
         self._direct: Direct | None = None
+        self._making = {"StorageClass": storage_class} if storage_class else {}
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
-        """botocore's `operation` on this bucket, until it is answered. ObjectMissing, Failure(STORE_UNAVAILABLE);
-        with `missing`, a 404 is ObjectMissing whatever is missing (HEAD tells no more)."""
+        """Run botocore's `operation` on this bucket, with retries. ObjectMissing, Failure(STORE_UNAVAILABLE). With
+        `missing` any 404 is ObjectMissing: the answer to a HEAD has no code."""
         return await self.until_answered(operation, lambda: self.once(operation, missing=missing, **parameters))
 
     async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
-        """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
+        """One try. Raises connection errors, Busy, S3Refused, ObjectMissing."""
         client = await self._client.get()
+        if operation in _MAKING:
+            parameters |= self._making
         body = parameters.get("Body")
         seconds = CONNECT_SECONDS + self.answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
         if operation == "complete_multipart_upload":
-            seconds += 60.0  # it puts thousands of parts together
+            seconds += 60.0  # the store joins thousands of parts
         began = time.perf_counter()
         outcome = "failed"
         try:
             async with asyncio.timeout(seconds):
                 if self._direct is None:
-                    self._direct = await Direct.find(client, self.place.bucket)
+                    self._direct = await Direct.find(client, self.location.bucket)
                 answer = await self._direct.ask(operation, parameters)
                 if answer is None:
-                    answer = await getattr(client, operation)(Bucket=self.place.bucket, **parameters)
+                    answer = await getattr(client, operation)(Bucket=self.location.bucket, **parameters)
             outcome = "ok"
             return answer
         except ClientError as error:
@@ -143,8 +156,7 @@ class Bucket:
             observe.metrics.s3_request_seconds.labels(operation).observe(time.perf_counter() - began)
 
     async def until_answered(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
-        """Run `once`, again after a pause where that may mend it. Failures of a line and of the store as `Failure`;
-        everything else as it is."""
+        """Run `once`, with retries. Connection errors and a busy store become `Failure`; other errors pass."""
 
         def silent(error: Exception | None) -> Failure:
             return unavailable(error, what) if error is not None else _dead()
@@ -161,19 +173,19 @@ class Bucket:
             ) from error
 
     def read_timeout(self) -> asyncio.Timeout:
-        """For one read of an answer's body: TimeoutError when the line stands still."""
+        """Bounds one read of an answer's body: TimeoutError when no byte comes."""
         return asyncio.timeout(self.answer_seconds)
 
     async def signed_url(self, operation: str, seconds: int, **parameters: Any) -> str:
-        """The URL with which anybody may do `operation` for so long. Asks nothing of the store, though perhaps of
-        whoever gives out credentials. Failure(STORE_UNAVAILABLE)."""
+        """A presigned URL that is valid for `seconds`. Sends no request to the store, but may fetch credentials.
+        Failure(STORE_UNAVAILABLE)."""
         client = await self._client.get()
         try:
             async with asyncio.timeout(CONNECT_SECONDS + self.answer_seconds):
                 url: str = await client.generate_presigned_url(
-                    operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
+                    operation, Params={"Bucket": self.location.bucket, **parameters}, ExpiresIn=seconds
                 )
-        except (*NO_CREDENTIALS, *LINE) as error:
+        except (*NO_CREDENTIALS, *CONNECTION_ERRORS) as error:
             raise Failure(
                 Code.STORE_UNAVAILABLE,
                 "there are no credentials to sign a link to the object store",
@@ -186,27 +198,27 @@ class Bucket:
         self._direct = None
 
     def _make(self) -> Any:
-        place = self.place
+        location = self.location
         session = self._session or load()
-        # A wait for "100 Continue" costs a turn of the line with every part, and parts are seldom refused.
+        # Waiting for "100 Continue" costs a round trip for every part, and parts are seldom refused.
         session.unregister("before-call.s3", add_expect_header)
         return session.create_client(
             "s3",
-            region_name=place.region,
-            endpoint_url=place.endpoint or None,
-            aws_access_key_id=place.access_key_id or None,
-            aws_secret_access_key=place.secret_access_key or None,
-            verify=place.ca_bundle or None,
+            region_name=location.region,
+            endpoint_url=location.endpoint or None,
+            aws_access_key_id=location.access_key_id or None,
+            aws_secret_access_key=location.secret_access_key or None,
+            verify=location.ca_bundle or None,
             config=AioConfig(
-                signature_version="s3v4",  # of links too, which are else signed as in 2006
-                s3={"addressing_style": place.addressing, "payload_signing_enabled": False},
+                signature_version="s3v4",  # also for presigned URLs, whose default is an older version
+                s3={"addressing_style": location.addressing, "payload_signing_enabled": False},
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 connect_timeout=CONNECT_SECONDS,
                 ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL of a shell is for commands, and may be http://
-                read_timeout=3600.0,  # `once` and `read_timeout` look at the clock: they know how long a body is
-                max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
+                read_timeout=3600.0,  # `once` and `read_timeout` bound the time: they know how long a body is
+                max_pool_connections=0,  # no bound: slow readers must not block writers
                 connector_args={"keepalive_timeout": 30.0},
                 http_session_cls=DirectSession,
             ),

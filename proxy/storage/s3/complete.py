@@ -1,9 +1,9 @@
-"""The requests that bring bytes and make an object of S3 whole, and what to believe when their answer is lost.
+"""PutObject, UploadPart and CompleteMultipartUpload, which may be retried, and what counts when an answer is lost.
 
-All may be sent again. An answer that was lost, or that says that an object was there before, is settled by what lies
-under the key: its size, and its ETag where that is an MD5 (of the body, or of the parts' MD5s). So no writer passes
-another's bytes off as its own, nor replaces them where the store knows `If-None-Match`: ObjectMissing says that what
-was to be there is not, for good. A 200 that brings no ETag (an error in its body, a gateway's page) is no answer yet.
+If an answer was lost, or says that an object exists already, the object under the key decides: its size, and its ETag
+if that is an MD5 (of the body, or of the parts' MD5s). So no writer takes another's bytes for its own, nor replaces
+them where the store honours `If-None-Match`; it gets ObjectMissing. A 200 without an ETag (an error in its body, a
+gateway's page) is retried. Used by `append`, `parts` and `eager_put`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def check_number(number: int, part_size: int) -> None:
 
 
 async def put_whole(bucket: Requests, name: str, view: memoryview, verified: dict[str, Any]) -> None:
-    """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE); ObjectMissing
-    where another's does."""
+    """PutObject of all the bytes, unless the key has an object. Failure(STORE_UNAVAILABLE); ObjectMissing if the
+    object there is another writer's."""
     condition = _ABSENT if bucket.conditions.put else {}
 
     async def once() -> None:
         try:
             answer = await bucket.once("put_object", Key=name, Body=Body(view), **condition, **verified)
             if not answer.get("ETag"):
-                raise Busy("an answer without an ETag")  # the next try meets what this one left, if it left something
+                raise Busy("an answer without an ETag")  # the next try finds the object, if this one stored it
         except S3Refused as refused:
             if refused.status != 412:
                 raise
@@ -68,8 +68,8 @@ async def put_part(
 
 
 async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[SentPart], size: int) -> None:
-    """Put `parts` together, an object of `size` bytes. Failure(STORE_UNAVAILABLE); ObjectMissing when upload and
-    object are gone, or another's lies there."""
+    """Complete the upload to an object of `size` bytes. Failure(STORE_UNAVAILABLE); ObjectMissing when both upload and
+    object are gone, or the object is another writer's."""
     named = [
         {"PartNumber": part.number, "ETag": part.etag} | ({"ChecksumCRC32": part.checksum} if part.checksum else {})
         for part in parts
@@ -81,7 +81,7 @@ async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[
             answer = await bucket.once(
                 "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}, **condition
             )
-        except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
+        except ObjectMissing:  # the upload is gone: perhaps a try whose answer was lost completed it
             await _need_own(bucket, name, size, _joint_etag(parts))
             return
         except S3Refused as refused:  # an object is there: this one, or another's
@@ -90,7 +90,7 @@ async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[
             await _need_own(bucket, name, size, _joint_etag(parts))
             return
         if not answer.get("ETag"):
-            raise Busy("an answer without an ETag")  # the next try finds the upload, or what this one made of it
+            raise Busy("an answer without an ETag")  # the next try finds the upload or the completed object
 
     await bucket.until_answered("complete_multipart_upload", once)
 
@@ -107,7 +107,7 @@ async def _need_own(bucket: Requests, name: str, size: int, etag: str | None) ->
 
 
 def _joint_etag(parts: Sequence[SentPart]) -> str | None:
-    """The ETag that S3 gives an object of these parts: None where a part's is no MD5, so that there is no telling."""
+    """The ETag that S3 gives an object of these parts; None if a part's ETag is no MD5."""
     try:
         digests = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
     except ValueError:

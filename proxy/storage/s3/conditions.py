@@ -17,11 +17,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Of a store that was not asked nothing is known: its requests carry no condition."""
+    """The defaults are for a store that was not probed: requests carry no condition."""
 
     put: bool = False  # `If-None-Match: *` of PutObject: no object is replaced
-    complete: bool = False  # the same of CompleteMultipartUpload
-    delete: bool = False  # `If-Match` of DeleteObject: no other object than the one that was seen goes
+    complete: bool = False  # the same for CompleteMultipartUpload
+    delete: bool = False  # `If-Match` of DeleteObject: only the object with the given ETag is deleted
 
     def __str__(self) -> str:
         return " ".join(name for name, honoured in asdict(self).items() if honoured) or "none"
@@ -31,7 +31,7 @@ ALL = Conditions(put=True, complete=True, delete=True)
 
 
 def read_conditions(record: Path, store: str) -> Conditions | None:
-    """None where nothing is recorded of the store that `store` names."""
+    """None if nothing is recorded for this store."""
     try:
         asked, _, honoured = record.read_text("utf-8", "replace").partition("\n")
     except OSError:

@@ -1,9 +1,9 @@
-"""Finds out which conditional requests a store honours: some do, some ignore a condition, some refuse the request.
+"""Finds out which conditional requests a store honours: some stores ignore a condition, some refuse the request.
 
-It sends what must be answered 412: a PutObject and a CompleteMultipartUpload that may replace nothing, over an object,
-and a DeleteObject of another object than the one that is there. Its object has an object key that no row names, so
-that the sweep takes what a process that died here left. A probe that fails says nothing, and is repeated at the next
-start: the server runs without conditions meanwhile.
+It sends requests that must be answered 412: a PutObject and a CompleteMultipartUpload with `If-None-Match` over an
+object, and a DeleteObject with another ETag. Its object has a valid key that no row names, so the sweep removes what a
+killed probe leaves. A failed probe is repeated at the next start; until then the server sends no conditions. Called by
+`app.stores`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _OTHER_ETAG = '"00000000000000000000000000000000"'
 _NOT_KNOWN = (400, 405, 501)  # how a store refuses a header that it does not implement
 
 
-def learn_conditions(place: S3Location, prefix: str, record: Path) -> Conditions | None:
-    """What `record` says of the store, or the store itself, which is then recorded; None when it could not be asked.
+def learn_conditions(location: S3Location, prefix: str, record: Path) -> Conditions | None:
+    """The recorded conditions, or those that a probe finds, which are then recorded; None when the probe failed.
 
-    Blocks, and runs an event loop of its own. Never fails: conditions are a second line of defence."""
-    store = describe(place, prefix)
+    Blocks, and runs its own event loop. Never raises: conditions are a second line of defence."""
+    store = describe(location, prefix)
     if (known := read_conditions(record, store)) is not None:
         return known
 
     async def probe() -> Conditions:
-        bucket = Bucket(place)
+        bucket = Bucket(location)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 return await probe_conditions(bucket, prefix)
@@ -57,9 +57,9 @@ def learn_conditions(place: S3Location, prefix: str, record: Path) -> Conditions
     return found
 
 
-def describe(place: S3Location, prefix: str) -> str:
+def describe(location: S3Location, prefix: str) -> str:
     """The store, for the record: one line."""
-    return f"{place.endpoint or 'aws'} {place.bucket}/{prefix}"
+    return f"{location.endpoint or 'aws'} {location.bucket}/{prefix}"
 
 
 async def probe_conditions(bucket: Bucket, prefix: str) -> Conditions:
@@ -87,7 +87,7 @@ async def _probe_complete(bucket: Bucket, name: str) -> bool:
 
 
 async def _probe_delete(bucket: Bucket, name: str) -> bool:
-    """Both ways: another's ETag is refused, and the one that listings and HEAD show is not."""
+    """Whether a wrong ETag is refused and the ETag that listings and HEAD show is accepted."""
     listed = (await bucket.ask("list_objects_v2", Prefix=name)).get("Contents", [])
     etag = (await bucket.ask("head_object", Key=name)).get("ETag")
     if not listed or not etag or listed[0].get("ETag") != etag:

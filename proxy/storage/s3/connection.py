@@ -1,8 +1,8 @@
-"""One connection to an S3 store: a body goes out from, and an answer comes into, a buffer of the caller's own.
+"""One HTTP connection to an S3 store that sends from, and receives into, the caller's buffer.
 
-Between socket and buffer nothing is copied, which is what most of a part's CPU went into. Promises: a buffer is never
-touched once its request or read has ended, however it ended; an answer is whole only when its stated length has come;
-a store that says nothing for `silence` seconds is given up. Must not know S3, nor who uses it.
+Nothing is copied between socket and buffer: copies took most of a part's CPU. Promises: a buffer is never touched after
+its request or read has ended, however it ended; an answer is complete only if its stated length has come; a store that
+is silent for `silence` seconds is a TimeoutError. Used by `session`. Must not know S3.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import aiohttp.payload
 
 from proxy.storage.wait_for import wait_for
 
-CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which makes a copy; without it there is none: all of them
-GATHER_SECONDS = 0.5  # a buffer may fill for so long before what came is given out
+CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which copies them; without TLS: the whole body
+GATHER_SECONDS = 0.5  # for which a read gathers bytes before it returns with fewer than asked for
 HEAD_MAX = 64 * 1024  # bytes of an answer's header
 HEAD_USUAL = 8 * 1024  # bytes read at once while the header comes; what of the body comes with it is copied
-IDLE_SECONDS = 15.0  # for which an unused line is kept; stores close theirs after 20 and more
+IDLE_SECONDS = 15.0  # for which an unused connection is kept; stores close theirs after 20 and more
 SMALL_MAX = 1024 * 1024  # bytes of an answer that is no stream: an error, or nothing
 
 
 class Body(aiohttp.payload.Payload):
-    """Bytes to send, straight from a buffer that nobody may change before the answer. botocore takes it for a file."""
+    """A request body: a buffer that must not change before the answer. To botocore it looks like a file."""
 
     def __init__(self, view: memoryview) -> None:
         super().__init__(view, content_type="application/octet-stream")
@@ -40,7 +40,7 @@ class Body(aiohttp.payload.Payload):
         raise RuntimeError("a body is written, not read")
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Each sending begins at the start anyway."""
+        """Does nothing: each send begins at the start."""
         return offset
 
     def tell(self) -> int:
@@ -70,8 +70,8 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0  # of the scratch
         self._into: memoryview | None = None
         self._got = 0
-        self._first = False  # any byte is good news: there was a silence
-        self._news: asyncio.Future[bool] | None = None  # False: there is no news, in time
+        self._first = False  # wake at any byte: there was a silence
+        self._news: asyncio.Future[bool] | None = None  # set by `_wake`; False: the time is over
         self._may_write = asyncio.Event()
         self._at_once = CHUNK
 
@@ -88,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self._may_write.set()
-        self._tell()
+        self._wake()
 
     def pause_writing(self) -> None:
         self._may_write.clear()
@@ -109,20 +109,20 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._filled += count
             if self._is_answered():
-                self._may_write.set()  # whoever still sends is to stop
+                self._may_write.set()  # a sender stops
             elif self._filled == len(self._scratch) < HEAD_MAX:
-                self._scratch = self._scratch + bytearray(HEAD_MAX - self._filled)  # the loop still has a view of it
+                self._scratch = self._scratch + bytearray(HEAD_MAX - self._filled)  # a new one: the loop has a view
         if self._into is not None or self._filled == len(self._scratch):
-            self._rest()
-        self._tell()
+            self._pause_reading()
+        self._wake()
 
     def eof_received(self) -> bool:
         return False  # the transport closes
 
     # ---- what the session calls ----------------------------------------------------------------------------------
     async def send(self, head: bytes, body: memoryview) -> tuple[int, dict[str, str]]:
-        """Status and headers (names in lower case) of the answer, which may come before all of the body is taken.
-        ConnectionError, TimeoutError."""
+        """Send a request; status and headers (names in lower case) of its answer, which may come before the whole body
+        was sent. ConnectionError, TimeoutError."""
         transport = self._alive()
         transport.write(head)
         for at in range(0, len(body), self._at_once):
@@ -130,23 +130,23 @@ class Connection(asyncio.BufferedProtocol):
             if not self._may_write.is_set():
                 await self._may_write.wait()
             if self.lost or self._is_answered():
-                break  # it has said why, perhaps
+                break  # the answer may say why
         while True:
             end = self._scratch.find(b"\r\n\r\n", 0, self._filled)
             if end < 0:
                 if self.lost or self._filled == HEAD_MAX:
-                    raise ConnectionResetError("the store closed the line before an answer")
+                    raise ConnectionResetError("the store closed the connection before an answer")
                 await self._wait(self._silence)
                 continue
             status, headers = parse(bytes(self._scratch[:end]))
             self._drop(end + 4)
             if status >= 200:
-                self._rest()
+                self._pause_reading()
                 return status, headers
 
     async def read_into(self, view: memoryview, silence: float | None = None) -> int:
-        """Bytes that came, once `view` is full, `GATHER_SECONDS` are over, or the line is lost (then perhaps 0).
-        TimeoutError after a silence, the line's own or of so many seconds."""
+        """Read into `view` until it is full, `GATHER_SECONDS` are over, or the connection is lost; how many bytes (0
+        only when lost). TimeoutError after `silence` seconds without a byte; None: the connection's own."""
         if self._filled:
             count = min(self._filled, len(view))
             view[:count] = memoryview(self._scratch)[:count]
@@ -165,10 +165,10 @@ class Connection(asyncio.BufferedProtocol):
             return self._got
         finally:
             self._into, self._first = None, False
-            self._rest()
+            self._pause_reading()
 
     async def read_rest(self) -> bytes:
-        """All until the line ends, or `SMALL_MAX`."""
+        """All bytes until the connection ends, at most `SMALL_MAX`."""
         found = bytearray()
         part = memoryview(bytearray(CHUNK))
         while len(found) < SMALL_MAX and (count := await self._some(part)):
@@ -176,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         return bytes(found)
 
     async def read_chunked(self) -> bytes:
-        """A body in chunks, without them (RFC 9112, 7.1); trailers are dropped."""
+        """The content of a chunked body (RFC 9112, 7.1); trailers are dropped."""
         found, raw = bytearray(), bytearray()
         part = memoryview(bytearray(CHUNK))
 
@@ -185,19 +185,19 @@ class Connection(asyncio.BufferedProtocol):
                 raise ConnectionResetError("the answer ended early")
             raw.extend(part[:count])
 
-        async def line() -> bytes:
+        async def read_line() -> bytes:
             while (end := raw.find(b"\r\n")) < 0:
                 await more()
             taken = bytes(raw[:end])
             del raw[: end + 2]
             return taken
 
-        while size := int((await line()).partition(b";")[0], 16):
+        while size := int((await read_line()).partition(b";")[0], 16):
             while len(raw) < size + 2:
                 await more()
             found += raw[:size]
             del raw[: size + 2]
-        while await line():
+        while await read_line():
             pass
         return bytes(found)
 
@@ -206,13 +206,13 @@ class Connection(asyncio.BufferedProtocol):
         return not self.lost and not self._filled and now - self.free_since < IDLE_SECONDS
 
     def is_sending(self) -> bool:
-        """Whether bytes of a body still wait in the transport: the answer came before its time."""
+        """Whether bytes of a body still wait in the transport: the answer came early."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
-    def rest_free(self, now: float) -> None:
-        """Nothing is to come: listen, so that the store's goodbye is heard."""
+    def mark_idle(self, now: float) -> None:
+        """No request is running: go on reading, to see when the store closes the connection."""
         self.free_since, self.used = now, True
-        with contextlib.suppress(ConnectionResetError):  # said already
+        with contextlib.suppress(ConnectionResetError):  # closed already
             self._alive().resume_reading()
 
     def abort(self) -> None:
@@ -223,15 +223,15 @@ class Connection(asyncio.BufferedProtocol):
     # ---- how -----------------------------------------------------------------------------------------------------
     def _alive(self) -> asyncio.Transport:
         if self.lost or self._transport is None or self._transport.is_closing():
-            raise ConnectionResetError("the line is gone")
+            raise ConnectionResetError("the connection is gone")
         return self._transport
 
     async def _some(self, view: memoryview) -> int:
-        """At least a byte, into the scratch and from there: small answers only."""
+        """At least one byte, through the scratch buffer: for small answers only."""
         while not self._filled and not self.lost:
             self._alive().resume_reading()
             await self._wait(self._silence)
-        self._rest()
+        self._pause_reading()
         count = min(self._filled, len(view))
         view[:count] = memoryview(self._scratch)[:count]
         self._drop(count)
@@ -247,14 +247,14 @@ class Connection(asyncio.BufferedProtocol):
             raise TimeoutError
 
     def _is_answered(self) -> bool:
-        """Whether a final answer's header is there: not one that only says to go on (1xx)."""
+        """Whether the header of a final answer has come (not 1xx)."""
         return self._scratch[9:10] > b"1" and self._scratch.find(b"\r\n\r\n", 0, self._filled) > 0
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(True)
 
-    def _rest(self) -> None:
+    def _pause_reading(self) -> None:
         if not self.lost and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -264,10 +264,10 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class Answer:
-    """The body of an answer whose length was stated. `readinto` it; `close` when done, or before."""
+    """The body of an answer with a Content-Length. Call `readinto`, then `close`, which may also come early."""
 
-    def __init__(self, line: Connection, length: int, free: Callable[[Connection], None], *, keep: bool) -> None:
-        self._line: Connection | None = line
+    def __init__(self, connection: Connection, length: int, free: Callable[[Connection], None], *, keep: bool) -> None:
+        self._connection: Connection | None = connection
         self._left = length
         self._free = free
         self._keep = keep
@@ -275,12 +275,12 @@ class Answer:
             self.close()
 
     async def readinto(self, view: memoryview, silence: float | None = None) -> int:
-        """As much as fits, or what came before the line was lost; 0 at the end, or when it is lost. TimeoutError after
-        a silence: the line's, or of so many seconds."""
-        if self._line is None:
+        """Fill `view`; how many bytes, fewer if the connection is lost, 0 at the end. TimeoutError as in
+        `Connection.read_into`."""
+        if self._connection is None:
             return 0
         try:
-            count = await self._line.read_into(view[: self._left], silence)
+            count = await self._connection.read_into(view[: self._left], silence)
         except BaseException:
             self.close()
             raise
@@ -291,11 +291,11 @@ class Answer:
 
     @property
     def content(self) -> Answer:
-        """Where aiobotocore's own body looks for `read`."""
+        """aiobotocore's body calls `read` on this."""
         return self
 
     async def read(self, amount: int = -1) -> bytes:
-        """`amount` bytes or all there are: for what is small."""
+        """`amount` bytes, or all: for small bodies."""
         found = bytearray(min(self._left, SMALL_MAX if amount < 0 else amount))
         view, done = memoryview(found), 0
         while done < len(found) and (count := await self.readinto(view[done:])):
@@ -307,17 +307,17 @@ class Answer:
         return bytes(found)
 
     def close(self) -> None:
-        line, self._line = self._line, None
-        if line is None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
         if self._left or not self._keep:
-            line.abort()
+            connection.abort()
         else:
-            self._free(line)
+            self._free(connection)
 
 
 def parse(head: bytes) -> tuple[int, dict[str, str]]:
-    """ConnectionResetError for what is no HTTP answer."""
+    """Status and headers. ConnectionResetError for what is no HTTP answer."""
     first, *lines = head.decode("latin-1").split("\r\n")
     words = first.split(" ", 2)
     if not first.startswith("HTTP/1.") or len(words) < 2 or not words[1].isdecimal():

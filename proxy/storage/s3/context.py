@@ -1,6 +1,6 @@
-"""What all appenders of an S3 store share, and how a thread and an end are run.
+"""What all appenders of an S3 store share, and the functions that they run in threads.
 
-Must not know what an appender holds.
+Used by `append`, `parts` and `eager_put`. Must not know what an appender holds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class S3Context:
 
     bucket: LeasedBucket
     rows: FencedRows
-    source: Bucket  # to read objects that were finished before
+    source: Bucket  # without the lease: to read objects that were finished before
     buffers: PartBuffers
     threads: Threads
     receivers: Threads  # a job there takes as long as many of the others
@@ -39,13 +39,13 @@ class S3Context:
 
 
 Taken = tuple[int, bytes, bool]
-"""How many bytes were produced, those of them that did not fit, and whether more may come."""
+"""How many bytes were produced, those that did not fit in the buffer, and whether more may come."""
 
 
 def take_each(
     following: Callable[[], Production | None], buffer: memoryview, fill: int, summed: Summed, hole: int
 ) -> Taken:
-    """In a thread: as `take_one`, of all that `following` gives until it gives None or the buffer is full."""
+    """In a thread: `take_one` for each production of `following`, until it returns None or the buffer is full."""
     done, carry = 0, b""
     while fill < len(buffer):
         if (production := following()) is None:
@@ -59,8 +59,8 @@ def take_each(
 def take_one(
     produce: Callable[[], memoryview], into: Into | None, buffer: memoryview, fill: int, summed: Summed, hole: int
 ) -> Taken:
-    """In a thread: produce straight into the buffer, or copy as much as there is room for. `summed` counts the buffer's
-    bytes up to there, unless it would have to count some of the first `hole`, which are not in it."""
+    """In a thread: produce into the buffer, or copy what fits. Then `summed` counts the new bytes, unless the buffer
+    still lacks its first `hole` bytes."""
     room = buffer[fill:]
     if into is not None and into.size <= len(room):
         into.produce(room[: into.size], summed.add if summed.length == fill else _nothing)
@@ -79,7 +79,7 @@ def _nothing(made: memoryview) -> None:
 
 
 async def fill_hole(context: S3Context, key: str, border: int, stop: int, buffer: memoryview) -> None:
-    """Bring what rows hold of an object between `border`, where its part begins, and `stop` back into that one's
+    """Read the tail of an object, from `border`, where its part begins, to `stop`, from its rows into the part's
     buffer."""
     at = border
     while at < stop:
@@ -95,29 +95,14 @@ async def fill_hole(context: S3Context, key: str, border: int, stop: int, buffer
             raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
 
 
-async def run_to_completion(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
-    ending = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not ending.done():
-        try:
-            await asyncio.wait((ending,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        retrieve(ending)
-        raise cancelled
-    ending.result()
-
-
 def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """A task whose failure is told to whoever waits for it, and to nobody else."""
+    """A task whose failure is raised to the one that awaits it, and not logged if there is none."""
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(retrieve)
     return task
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:
-    """StoreMarker a failure as seen: whoever waits for the task next is told."""
+    """Mark the task's exception as retrieved, so that asyncio does not log it; an await still raises it."""
     if not task.cancelled():
         task.exception()

@@ -1,9 +1,9 @@
-"""An object that is put before its time: all that a first stretch brought, under the final key.
+"""Stores all bytes of an upload's first stretch as an object under the final key, before the upload is closed.
 
-docker sends a layer in one request and closes it in another that brings none: most layers are whole when their first
-stretch pauses, and need no rows. It is put once a session at most, is never written again nor removed by a writer, and
-counts only as its session's row says. Where bytes come after all, what it holds is read back, or sent again as parts,
-under a new key, and the session's row names that one once the append is recorded.
+docker sends a layer in one request and closes it with an empty one: most layers are complete when their first stretch
+pauses, and need no tail rows. A session does this at most once; a writer never changes or removes that object, and it
+counts only if the session's row names it. If more bytes come, its content is read back, or sent again as parts, under a
+new key, which the row names once the append is recorded. Used by `append`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from proxy.storage.s3.parts import Parts
 from proxy.storage.s3.read import S3Reader
 
 EARLY_MOST = 256 * 2**20
-"""Bytes. Of a larger object the tail that rows hold is a small part of the work, and to take it back is more of it."""
+"""Bytes. For a larger object the tail in rows is little work, and reading the object back would be much."""
 
 
 async def put_eagerly(context: S3Context, name: str, view: memoryview, verified: dict[str, Any]) -> bool:
-    """Whether the store has it now; if not, it may have it all the same. ObjectMissing where another's lies."""
+    """Whether the store confirmed it; if not, the object may exist all the same. ObjectMissing if the object there is
+    another writer's."""
     try:
         await put_whole(context.bucket, name, view, verified)
     except Failure as failure:
@@ -34,21 +35,21 @@ async def put_eagerly(context: S3Context, name: str, view: memoryview, verified:
 
 
 async def read_back(context: S3Context, name: str, size: int, parts: Parts, stop: int) -> None:
-    """Gather the first `stop` bytes, less than a part, of the object of `size` bytes. ObjectMissing,
-    Failure(STORE_UNAVAILABLE)."""
+    """Read the first `stop` bytes of the object of `size` bytes, less than a part, into the part's buffer.
+    ObjectMissing, Failure(STORE_UNAVAILABLE)."""
     buffer = await context.buffers.take(parts.part_size)
     try:
         async with S3Reader(context.source, name, size, context.mark) as reader:
             await _read(reader, memoryview(buffer)[:stop], 0, name)
     except BaseException:
-        context.buffers.discard(parts.part_size)  # a line may still fill it
+        context.buffers.discard(parts.part_size)  # a connection may still write into it
         raise
     parts.adopt(buffer, stop)
 
 
 async def resend(context: S3Context, name: str, size: int, parts: Parts, stop: int) -> None:
-    """The same of a part or more, as parts of an upload. A failure leaves a stray upload at worst, which the sweep
-    takes."""
+    """The same for a part or more: sent again as parts of an upload. A failure leaves at worst a stray upload for the
+    sweep."""
     try:
         async with S3Reader(context.source, name, size, context.mark) as reader:
             reader.will_read(0, stop)

@@ -1,8 +1,8 @@
-"""What one writer of an upload session's object may ask of the bucket and of the rows: nothing once its lease is over.
+"""The bucket and the rows as one writer of an upload session's object sees them: no request once its lease is over.
 
-Made by `store` for each stretch. Requests look at the lease before each try, so that a process that was stopped for
-longer than its lease begins no request when it goes on. One that was under way may still arrive, also a second time, on
-a connection that was made for it (`session`): no key, part number or row that counts depends on it.
+Made by `store` for each stretch. The lease is checked before each try, so a process that was stopped for longer than
+its lease begins no request when it continues. A request that was sent already may still arrive, even twice (`session`
+repeats it on a new connection): no key, part number or row that counts depends on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Requests(Protocol):
-    """What appenders ask of a bucket; `bucket.Bucket` is one."""
+    """The part of `bucket.Bucket` that appenders use."""
 
     conditions: Conditions
 
@@ -35,7 +35,7 @@ class Requests(Protocol):
 
 
 class LeasedBucket:
-    """A bucket's requests, each sent only while the lease lasts. Failure(UPLOAD_CONFLICT)."""
+    """A bucket whose requests are sent only while the lease lasts. Failure(UPLOAD_CONFLICT)."""
 
     def __init__(self, bucket: Bucket, lease: WriteLease) -> None:
         self._bucket = bucket
@@ -53,7 +53,7 @@ class LeasedBucket:
 
 
 class FencedRows:
-    """The rows of unfinished objects, changed under one fence."""
+    """The rows of unfinished objects, changed under the fence of one lease."""
 
     def __init__(self, rows: OpenObjects, lease: WriteLease) -> None:
         self._rows = rows

@@ -1,9 +1,9 @@
-"""Which store a bucket's prefix is: the name of `marker`, as a small object that lies beside the store's own.
+"""The identity of a store in a bucket: the id of `storage.marker` as a small object under the store's prefix.
 
-    <prefix>wharfage-store    `<32 hex digits>\\n`; no object key, so that no listing shows it
+    <prefix>wharfage-store    `<32 hex digits>\\n`; the name is no object key, so the store's listing omits it
 
-Promises: the name is put only where none lies; a name that was seen is believed for `VOUCH_LASTS`, but never when
-something is to count as missing. A store that does not answer is unavailable, not another one.
+Promises: an id is never overwritten; a check is valid for `CHECK_SECONDS`, except where an object is to count as
+missing. A store that does not answer is unavailable, not the wrong one. Used by `store` and `app.stores`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from proxy.storage.s3.session import stream_of
 
 T = TypeVar("T")
 
-VOUCH_LASTS = 5.0  # seconds for which the name that was seen is enough to begin an object: no extra request for each
+CHECK_SECONDS = 5.0  # for which one check is enough to begin objects: no extra request for each
 
 
 class StoreMarker:
-    """The name of the store under `prefix`, and whether it is `store_id`; None for any."""
+    """Reads the id of the store under `prefix` and compares it with `store_id`; None: any id is right."""
 
     def __init__(
         self, bucket: Bucket, prefix: str, store_id: str | None = None, *, clock: Callable[[], float] = time.monotonic
@@ -36,22 +36,22 @@ class StoreMarker:
         self._clock = clock
         self._seen_at = float("-inf")
 
-    async def vouch(self, *, fresh: bool = True) -> None:
-        """Failure(STORE_UNAVAILABLE) unless this is the right store, asked now or, if not `fresh`, lately."""
-        if self._store_id is None or (not fresh and self._clock() - self._seen_at < VOUCH_LASTS):
+    async def check(self, *, fresh: bool = True) -> None:
+        """Failure(STORE_UNAVAILABLE) unless this is the right store. Without `fresh` a recent check is enough."""
+        if self._store_id is None or (not fresh and self._clock() - self._seen_at < CHECK_SECONDS):
             return
         asked_at = self._clock()
         found = await self.find()
         if found != self._store_id:
             self._seen_at = float("-inf")
-            raise marker.another(_question(self._bucket.place, self._prefix), found)
+            raise marker.wrong_store(_question(self._bucket.location, self._prefix), found)
         self._seen_at = asked_at
 
     async def find(self) -> str | None:
-        """The name, None when there is none; what is no name is one that no store has."""
+        """The id; None when there is none. Invalid content is returned too, and equals no id."""
 
         async def once() -> str:
-            whole = f"bytes=0-{marker.LENGTH - 1}"  # with a range it is asked for straight, without botocore
+            whole = f"bytes=0-{marker.LENGTH - 1}"  # a ranged GET is sent by `requests`, without botocore
             try:
                 answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME, Range=whole)
             except S3Refused as refused:
@@ -76,14 +76,14 @@ class StoreMarker:
             return None
 
     async def make(self, store_id: str) -> None:
-        """What lies there already stays."""
+        """Write the id, unless there is one."""
 
         async def once() -> None:
             body = Body(memoryview(f"{store_id}\n".encode()))
             try:
                 await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body, IfNoneMatch="*")
             except S3Refused as refused:
-                if refused.status in (400, 501):  # it does not implement the condition: of two nodes the later one wins
+                if refused.status in (400, 501):  # no conditional requests: of two nodes the later one wins
                     await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body)
                 elif refused.status != 412:
                     raise
@@ -91,8 +91,8 @@ class StoreMarker:
         await self._bucket.until_answered("put_object", once)
 
 
-def adopt(place: S3Location, prefix: str, store_id: str) -> None:
-    """As `marker.adopt`, of the store under `prefix`. Blocks, and runs event loops of its own."""
+def adopt(location: S3Location, prefix: str, store_id: str) -> None:
+    """`marker.adopt` for the store under `prefix`. Blocks, and runs its own event loops."""
 
     async def is_empty(bucket: Bucket) -> bool:
         page = await bucket.ask("list_objects_v2", Prefix=prefix)
@@ -100,27 +100,32 @@ def adopt(place: S3Location, prefix: str, store_id: str) -> None:
 
     marker.take_over(
         store_id,
-        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
-        is_empty=lambda: _ask(place, is_empty),
-        make=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
-        where=f"{place.bucket}/{prefix}",
+        find=lambda: find(location, prefix),
+        is_empty=lambda: _ask(location, is_empty),
+        make=lambda: _ask(location, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
+        where=f"{location.bucket}/{prefix}",
     )
 
 
-def claim(place: S3Location, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
+def find(location: S3Location, prefix: str) -> str | None:
+    """The name of the store under `prefix`. Blocks, and runs an event loop of its own."""
+    return _ask(location, lambda bucket: StoreMarker(bucket, prefix).find())
+
+
+def claim(location: S3Location, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
     """As `marker.claim`, of the store under `prefix`. Blocks, and runs event loops of its own."""
     return marker.agree(
         known,
-        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
-        make=lambda store_id: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
-        question=_question(place, prefix),
+        find=lambda: find(location, prefix),
+        make=lambda store_id: _ask(location, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
+        question=_question(location, prefix),
         first=first,
     )
 
 
-def _ask(place: S3Location, what: Callable[[Bucket], Awaitable[T]]) -> T:
+def _ask(location: S3Location, what: Callable[[Bucket], Awaitable[T]]) -> T:
     async def asked() -> T:
-        bucket = Bucket(place)
+        bucket = Bucket(location)
         try:
             return await what(bucket)
         finally:
@@ -129,5 +134,5 @@ def _ask(place: S3Location, what: Callable[[Bucket], Awaitable[T]]) -> T:
     return asyncio.run(asked())
 
 
-def _question(place: S3Location, prefix: str) -> str:
-    return f"do [storage] bucket and prefix name the right place, {place.bucket}/{prefix}?"
+def _question(location: S3Location, prefix: str) -> str:
+    return f"do [storage] bucket and prefix name the right place, {location.bucket}/{prefix}?"

@@ -1,10 +1,9 @@
-"""The memory that parts of objects fill while they wait to be sent: bounded, first come first served.
+"""Buffers for parts of objects that wait to be sent: bounded, first come first served.
 
-A buffer is taken whole before its first byte comes, and held until its bytes are with the store or in rows. Nobody
-waits for a buffer while holding another that is not already on its way to the store, so waiting always ends. The bytes
-held never exceed the process's limit (or one buffer, if that alone is larger). They are counted as requested: a buffer
-may be twice as long, but pages that nobody wrote to cost nothing. Buffers kept for the next push are counted beside
-them, and are bounded by the limit too.
+A buffer is taken before its first byte comes, and held until its bytes are in the store or in rows. A stream never
+waits for a buffer while it holds one that is not being sent, so every wait ends. The bytes held never exceed the
+process's limit (or one buffer, if that alone is larger). They are counted as requested: a buffer may be twice as long,
+but untouched pages cost nothing. Idle buffers are counted apart, and bounded by the limit too.
 
 The limit is this worker's share of `[storage] buffers_mib`; `proxy/app/stores.py` divides it. Used by `store` and
 `parts`. Must not know S3.
@@ -21,8 +20,8 @@ from collections.abc import Callable
 
 from proxy import observe
 
-KEPT = 2  # buffers of the usual size that are kept for the next push: fresh pages cost more than a copy into old ones
-KEPT_BUSY_SECONDS = 60.0  # for which more of them are kept, of any size, for the next part or the next push
+IDLE_BUFFERS = 2  # of the usual size, kept for the next push: fresh pages cost more than a copy into old ones
+IDLE_SECONDS = 60.0  # after the last use, during which more buffers are kept, of any size
 
 LEAST = 128 * 1024  # bytes of the smallest buffer; up to the usual size each is twice as long as the one below it
 
@@ -31,7 +30,7 @@ Buffer = bytearray | mmap.mmap
 
 
 class PartBuffers:
-    """Of one process. `held` counts the bytes given out, at most `limit`."""
+    """The buffers of one process. `held` counts the bytes in use, at most `limit`."""
 
     def __init__(self, limit: int, usual: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`usual` is the length of most buffers; `clock` counts seconds."""
@@ -39,16 +38,26 @@ class PartBuffers:
         self.held = 0
         self._usual = usual
         self._clock = clock
-        self._kept: list[Buffer] = []  # the one that was used last at the end
+        self._idle: list[Buffer] = []  # the one that was used last at the end
         self._given_at = 0.0  # the last that is kept, by the clock
-        self._cutting: asyncio.TimerHandle | None = None
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def __repr__(self) -> str:
         return f"<PartBuffers {self.held} of {self.limit} bytes, {len(self._waiting)} waiting>"
 
+    @property
+    def idle(self) -> int:
+        """How many buffers are kept for reuse."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a buffer."""
+        return len(self._waiting)
+
     async def take(self, size: int) -> Buffer:
-        """A buffer of `size` bytes or more with anything in it, once it is this caller's turn."""
+        """A buffer of `size` bytes or more, not cleared; waits for its turn."""
         if self._waiting or not self._fits(size):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiter = (size, turn)
@@ -58,7 +67,7 @@ class PartBuffers:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
-                    self._free(size)  # the turn came, and nobody takes it
+                    self._free(size)  # its turn came, and its caller has gone
                 else:
                     self._waiting.remove(waiter)
                     self._wake()
@@ -68,41 +77,41 @@ class PartBuffers:
         else:
             self._hold(size)
         length = self._length(size)
-        for at in reversed(range(len(self._kept))):
-            if len(self._kept[at]) == length:
-                return self._kept.pop(at)
+        for at in reversed(range(len(self._idle))):
+            if len(self._idle[at]) == length:
+                return self._idle.pop(at)
         return _pages(length)
 
     def give(self, buffer: Buffer, size: int) -> None:
-        """Back, with nobody using it any more. `size` is what was asked for."""
+        """Return a buffer that nothing uses any more. `size` is what was asked for."""
         if len(buffer) <= min(self._usual, self.limit):
-            while sum(map(len, self._kept)) + len(buffer) > self.limit:
-                del self._kept[0]
-            self._kept.append(buffer)
+            while sum(map(len, self._idle)) + len(buffer) > self.limit:
+                del self._idle[0]
+            self._idle.append(buffer)
             self._given_at = self._clock()
-            if self._cutting is None:
-                self._cut_after(KEPT_BUSY_SECONDS)
+            if self._trim_timer is None:
+                self._trim_after(IDLE_SECONDS)
         self._free(size)
 
     def discard(self, size: int) -> None:
-        """Back, but somebody may still read it: its bytes are free, the buffer is never used again."""
+        """Give up a buffer that a transport may still read: it stops counting and is never reused."""
         self._free(size)
 
     def close(self) -> None:
-        if self._cutting is not None:
-            self._cutting.cancel()
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
 
-    def _cut_after(self, seconds: float) -> None:
-        self._cutting = asyncio.get_running_loop().call_later(seconds, self._cut)
+    def _trim_after(self, seconds: float) -> None:
+        self._trim_timer = asyncio.get_running_loop().call_later(seconds, self.trim)
 
-    def _cut(self) -> None:
-        """Once none came back for so long."""
-        self._cutting = None
+    def trim(self) -> None:
+        """Free idle buffers once none was returned for `IDLE_SECONDS`."""
+        self._trim_timer = None
         quiet = self._clock() - self._given_at
-        if quiet < KEPT_BUSY_SECONDS:
-            self._cut_after(KEPT_BUSY_SECONDS - quiet)
+        if quiet < IDLE_SECONDS:
+            self._trim_after(IDLE_SECONDS - quiet)
             return
-        self._kept = [buffer for buffer in self._kept if len(buffer) == self._usual][:KEPT]
+        self._idle = [buffer for buffer in self._idle if len(buffer) == self._usual][:IDLE_BUFFERS]
 
     def _fits(self, size: int) -> bool:
         return not self.held or self.held + size <= self.limit
@@ -119,7 +128,7 @@ class PartBuffers:
         self._wake()
 
     def _wake(self) -> None:
-        """Hand out what fits, in order."""
+        """Let callers that wait have what fits, in order."""
         while self._waiting:
             size, turn = self._waiting[0]
             if not turn.done():
@@ -131,8 +140,8 @@ class PartBuffers:
 
 
 def _pages(length: int) -> mmap.mmap:
-    """Fresh ones, which cost nothing before they are written to, and then a fault for each 2 MiB where the kernel has
-    such pages. A bytearray is zeroed at once, on the event loop."""
+    """Fresh memory. It costs nothing until written to, and then a fault for each 2 MiB if the kernel has huge pages. A
+    bytearray would be zeroed at once, on the event loop."""
     made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if length >= HUGE:
         with contextlib.suppress(OSError):  # a kernel without them

@@ -1,15 +1,14 @@
-"""The parts of an object on its way to S3: gathered in a buffer, and up to `SENDS` sent while the next one fills.
+"""The parts of one object: gathered in a buffer, and up to `SENDS` sent while the next one fills. Used by `append`.
 
     stored bytes   0 ........ border ....... in_rows ....... border + fill ....... + carry
                    sent as parts  tail rows (hole of the   buffer
                                   buffer until it is sent)
 
-`border` is where the part begins that fills now. The carry is what one append gave beyond that part's end; it lies in
-the next buffer before anything else does. Must not know how rows are kept, nor whose turn it is (`s3append`).
+`border` is the offset at which the current part begins. The carry is what an append brought beyond that part's end; it
+goes first into the next buffer. Must not know how rows are stored, nor when to pause (`append`).
 
-A multipart upload that rows know is continued by one lease after another. Each takes part numbers that none before it
-can have used, reserved in rows `NUMBERS` at a time: a part that a stopped writer sends late takes no other's place, and
-is in no completion.
+Several leases may continue one multipart upload, one after another. Each uses part numbers of its own, reserved in rows
+`NUMBERS` at a time: a part that a stopped writer sends late replaces no other, and is in no completion.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from proxy.storage.s3.complete import check_number, complete, put_part
 from proxy.storage.s3.context import S3Context, begin, fill_hole
 from proxy.storage.s3.part_buffers import Buffer
 
-UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
-NUMBERS = 16  # of parts, reserved at once: what a stretch that fails may waste of the 10,000
-SENDS = 2  # at once: a store answers a part some time after its last byte, and one stream is not to stand still for it
-SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
+UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row names: far below the age of a stray
+NUMBERS = 16  # part numbers reserved at once: a failed stretch wastes up to so many of 10,000
+SENDS = 2  # at once: a store answers some time after a part's last byte, and the stream should go on meanwhile
+SLACK = 64 * 1024  # bytes that sealing adds at most to the announced size, beside 1 %
 
 
 class Parts:
-    """What one stretch of writing holds and has sent. For one caller at a time."""
+    """The buffer of one stretch of writing and the parts that it sent. For one caller at a time."""
 
     def __init__(
         self,
@@ -49,8 +48,8 @@ class Parts:
         expected_size: int | None = None,
         next_number: int | None = None,
     ) -> None:
-        """`name` is the key in the bucket. `next_number` is of an object that rows know: the first of `NUMBERS` that
-        were reserved; None for a key that no other stretch ever writes under before this one has paused."""
+        """`name` is the key in the bucket. `next_number`: the first of `NUMBERS` reserved part numbers of an object
+        that rows name; None for a key that only this stretch writes under until it pauses."""
         self.part_size = part_size
         self.upload_id = upload_id
         self.kept = next_number is not None
@@ -64,8 +63,8 @@ class Parts:
         self._key = key
         self._name = name
         self._opened_at = 0.0  # by the monotonic clock
-        self._continues = bool(upload_id)  # a multipart upload that rows know has parts of
-        self._size = part_size  # of the buffer that is held, or will be taken
+        self._continues = bool(upload_id)  # an upload of which rows have parts
+        self._size = part_size  # of the current buffer, or of the next one
         if expected_size is not None:
             self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
         self._sent: list[SentPart] = []  # of this stretch, in order
@@ -79,19 +78,19 @@ class Parts:
 
     @property
     def gathered(self) -> memoryview:
-        """What lies in the buffer, with a hole at its start for what lies in rows."""
+        """The buffer's bytes; those at its start that are in rows are missing."""
         return memoryview(self.buffer or b"")[: self.fill]
 
     async def take(self) -> None:
-        """A buffer, before there is a byte for it."""
+        """Take a buffer before the first byte comes."""
         self.buffer = await self._context.buffers.take(self._size)
 
     def adopt(self, buffer: Buffer, fill: int) -> None:
-        """A whole part's buffer, which was taken elsewhere and holds the object's first `fill` bytes."""
+        """Use a part's buffer that was taken elsewhere and holds the object's first `fill` bytes."""
         self.buffer, self.fill, self._size = buffer, fill, self.part_size
 
     async def reserve(self) -> memoryview:
-        """The buffer with room for at least one byte, and no carry left. Waits for it while holding none."""
+        """The buffer, with space for at least one byte and the carry copied in. Holds none while it waits for one."""
         while True:
             if self.buffer is None:
                 await self.take()
@@ -103,19 +102,19 @@ class Parts:
                 self.fill += taken
             if self.fill < self._size:
                 return buffer
-            del buffer  # whoever waits for the next one keeps no memory of one that was sent
+            del buffer  # while it waits for the next buffer it must not keep the sent one alive
             if self._size < self.part_size:
-                await self.spill()  # more came than was announced: go on in a whole part's buffer
+                await self.spill()  # more bytes than announced: go on in a buffer of a whole part
                 self._size = self.part_size
             else:
                 await self.send()
 
     async def fill_hole(self) -> None:
-        """Bring back what rows hold of the part that fills."""
+        """Read what rows hold of the current part back into the buffer."""
         await fill_hole(self._context, self._key, self.border, self.in_rows, memoryview(self.buffer or b""))
 
     async def send(self) -> None:
-        """Start sending the part that is full, once fewer are on their way than may be."""
+        """Start sending the full part; waits while `SENDS` are being sent."""
         check_number(self._next_number, self.part_size)
         await self.settle(SENDS - 1)
         number = await self._take_number()
@@ -154,19 +153,19 @@ class Parts:
             verified = await summed.of(view)
             etag = await put_part(self._context.bucket, self._name, self.upload_id, number, view, verified)
         except BaseException:
-            self._context.buffers.discard(size)  # the transport may still look at it
+            self._context.buffers.discard(size)  # the transport may still read it
             raise
         self._context.buffers.give(buffer, size)
         return SentPart(position, number, etag, verified.get("ChecksumCRC32", ""))
 
     async def settle(self, left: int = 0) -> None:
-        """Wait until so many parts are on their way, in order; raises what became of one."""
+        """Wait until at most `left` parts are being sent; raises the first part's failure."""
         while len(self._sending) > left:
             await asyncio.wait((self._sending[0],))
             self._sent.append(self._sending.popleft().result())
 
     async def send_last(self) -> None:
-        """What is gathered, as the last part, beside those on their way."""
+        """Send the buffer's bytes as the last part."""
         if not self.fill or self.buffer is None:
             return await self.settle()
         check_number(self._next_number, self.part_size)
@@ -184,10 +183,10 @@ class Parts:
         self._sent.append(await last)
 
     async def put_together(self, size: int) -> None:
-        """Make all parts an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE).
+        """Complete the upload: all parts become an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE).
 
-        Of an upload that earlier leases sent parts of, rows know first what is to be put together: whoever goes on may
-        ask for the same once more, and sends it no other part."""
+        If earlier leases sent parts, the list of parts is recorded in rows first: the next writer may then only repeat
+        the completion, and sends no other part."""
         parts: Sequence[SentPart] = self._sent
         if self._continues:
             await self._keep(self.in_rows, b"", final_size=size)
@@ -195,27 +194,27 @@ class Parts:
         await complete(self._context.bucket, self._name, self.upload_id, parts, size)
 
     async def abort(self) -> None:
-        """Of an upload that is open, nothing stays in the store. Failure(STORE_UNAVAILABLE)."""
+        """Abort the open upload, if there is one. Failure(STORE_UNAVAILABLE)."""
         with contextlib.suppress(ObjectMissing):
             await self._context.bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self.upload_id)
 
     # ---- rows -----------------------------------------------------------------------------------------------------
 
     async def spill(self) -> None:
-        """Put the buffer's bytes into rows and give it back."""
+        """Write the buffer's bytes to rows and return the buffer."""
         await self.keep_tail()
         self.give_back()
 
     async def keep(self) -> None:
-        """All that there is, so that any node can go on with it. No part is on its way any more: numbers that were
-        reserved and not used are free again."""
+        """Write everything to rows, so that any node can go on. No part is being sent: unused reserved numbers are
+        free again."""
         if self._numbers_end is not None:
             self._numbers_end = self._next_number
-        if not await self.keep_tail():  # a piece tells rows all
+        if not await self.keep_tail():  # a piece of the tail records the parts too
             await self._keep(self.in_rows, b"")
 
     async def keep_tail(self) -> bool:
-        """What lies in the buffer, into rows, in pieces none of which crosses a part's border; True if any."""
+        """Write the buffer's bytes to rows, in pieces that cross no part's border; True if there were any."""
         begun, stop = self.in_rows, self.border + self.fill
         while self.buffer is not None and self.in_rows < stop:
             end = min(self.in_rows + TAIL_PIECE, stop)
@@ -241,7 +240,7 @@ class Parts:
     # ---- the end --------------------------------------------------------------------------------------------------
 
     async def let_go(self, *, clean: bool) -> None:
-        """Nothing is sent any more, and nothing held. Not `clean`: a transport may still look at the buffer."""
+        """Stop sending and return the buffer. Not `clean`: a transport may still read it, so it is not reused."""
         for sending in self._sending:
             sending.cancel()
         if self._sending:

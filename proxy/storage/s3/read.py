@@ -1,10 +1,10 @@
-"""Reading one object of S3: ranges, and one stream that goes on where the last read ended.
+"""Reads one object of S3: ranges, and one stream that continues where the last read ended.
 
-The first read asks for just its bytes, or for as much as was said to follow; a reader that goes on straight gets
-windows that double up to `WINDOW_MAX`, so that a whole pull costs few requests and a small range no more than it takes.
-A line that is cut or stalls is taken up again by range where it broke off, with the same patience as any request; a
-body is never taken for whole because it ended. An answer that tells of another size than the object was opened with is
-of no object that was asked for. Back-pressure is the line's: what nobody reads is not fetched.
+The first read asks for its own bytes, or for the range of `will_read`; for a sequential reader the window doubles up to
+`WINDOW_MAX`, so a whole pull costs few requests and a small range transfers no more than it needs. If a connection is
+cut or stalls, reading continues by range where it broke off, with the retries of any request. A body that ends early is
+never taken for complete. An answer with another object size than expected is ObjectMissing. The connection's own
+back-pressure applies: what nobody reads is not fetched. Made by `store`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from proxy.storage.s3.connection import Answer
 from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.session import stream_of
 
-WINDOW_MAX = 2**30  # bytes asked for at once: back-pressure bounds what is fetched, not this
+WINDOW_MAX = 2**30  # bytes of one request; back-pressure bounds what is transferred
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
 class S3Reader:
-    """An open object; `size` is what HEAD said, or a row. One read at a time."""
+    """An open object; `size` is that of HEAD or of a row. One read at a time."""
 
     def __init__(self, bucket: Bucket, name: str, size: int, mark: StoreMarker) -> None:
         self.size = size
@@ -45,20 +45,20 @@ class S3Reader:
         self._planned = start, min(stop, self.size)
 
     def suspend(self) -> None:
-        """Close a connection of which no more is read for now. The next read asks for no more than its bytes: what a
-        slow reader leaves unread, store and kernel hold for it, 1.9 MB each."""
+        """Close the connection. The next read asks for its own bytes only: what a slow reader leaves unread costs 1.9
+        MB in store and kernel."""
         self._drop()
         self._planned, self._window = (0, 0), 0
 
     async def read_into(self, view: memoryview, offset: int) -> int:
-        """ObjectMissing when the object has been deleted since, Failure(STORE_UNAVAILABLE)."""
+        """ObjectMissing when the object was deleted meanwhile, Failure(STORE_UNAVAILABLE)."""
         if self._closed:
             raise RuntimeError("the object is closed")
         wanted = min(len(view), self.size - offset)
         if wanted <= 0:
             return 0
         if self._at != offset:
-            if offset != self._planned[0]:  # it goes otherwise than was said
+            if offset != self._planned[0]:  # not the range of `will_read`
                 self._planned = (0, 0)
             self._drop()
             self._at, self._window = offset, 0
@@ -75,7 +75,7 @@ class S3Reader:
             return done
 
         while done < wanted:
-            if self._stream is not None:  # as nearly always: what may have to be asked again costs more than a read
+            if self._stream is not None:  # the usual case: `until_answered` costs more than a read
                 try:
                     done += await self._some(view[done:wanted], wanted - done)
                 except Exception as error:
@@ -86,7 +86,7 @@ class S3Reader:
             try:
                 await self._bucket.until_answered("get_object", more)
             except ObjectMissing:
-                await self._mark.vouch()
+                await self._mark.check()
                 raise
         return done
 
@@ -103,7 +103,7 @@ class S3Reader:
         await self.close()
 
     async def _some(self, view: memoryview, wanted: int) -> int:
-        """At least one byte of the stream into `view`. On any failure the stream is dropped, what came stays."""
+        """Read at least one byte of the stream into `view`. On failure the stream is dropped; bytes read stay."""
         try:
             if self._stream is None:
                 await self._ask(wanted)
@@ -134,7 +134,7 @@ class S3Reader:
         except S3Refused as refused:
             if refused.status != 416:
                 raise
-            raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened
+            raise ObjectMissing(self._name) from refused  # it is shorter than the object that was opened
         stated = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         self._stream, self._stop = stream_of(answer["Body"]), stop
         if stated is not None and stated[3] not in ("*", str(self.size)):
@@ -143,7 +143,7 @@ class S3Reader:
             raise Busy("the answer is of another range")
 
     def _drop(self) -> None:
-        """The answer's connection is used again only if all of it was read."""
+        """Close the stream; its connection is reused only if the answer was read to the end."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()

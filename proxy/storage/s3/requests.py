@@ -1,9 +1,9 @@
-"""The requests that each push and each pull makes, signed and sent by ourselves over the connections of `session`.
+"""The requests of each push and pull, signed and sent without aiobotocore over the connections of `session`.
 
-aiobotocore takes a millisecond of CPU for a request, which is more than all else that a small layer's costs. Of GETs
-only those of a range are meant: whole objects are markers, and seldom asked for. Where the bucket is, botocore says
-once; credentials are those of its client at the moment. What these requests do not know (a store that sends elsewhere,
-another region, another way to sign, a proxy) is left to aiobotocore, for good.
+aiobotocore takes a millisecond of CPU for a request, more than the rest of a small layer's push. Only ranged GETs are
+sent this way. botocore resolves the bucket's URL once; credentials are the client's current ones. If the store answers
+in a way that is not implemented here (a redirect, another region, another signature version, a proxy), all further
+requests go through aiobotocore. Used by `bucket`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape, unescape
 
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from proxy.storage.s3.botocore_internals import frozen_credentials, http_session
 from proxy.storage.s3.session import DirectSession
 from proxy.storage.s3.sigv4 import UNSIGNED, Credentials, signed
 
@@ -35,6 +36,7 @@ _HEADERS = {
     "ContentMD5": "content-md5",
     "ChecksumAlgorithm": "x-amz-checksum-algorithm",
     "Range": "range",
+    "StorageClass": "x-amz-storage-class",
 }
 _KNOWN = {"Key", "Body", "PartNumber", "UploadId", "MultipartUpload", *_HEADERS}
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -44,24 +46,24 @@ _FIELDS = re.compile(rb"<(UploadId|ETag)>([^<]{1,4096})</")
 
 
 class Direct:
-    """Made by `find`. `ask` gives None for what aiobotocore is to do."""
+    """Made by `find`. `ask` returns None for a request that aiobotocore must send."""
 
     def __init__(self, client: Any, base: str, region: str, clock: Callable[[], float]) -> None:
-        place = urlsplit(base)
-        usual = {"http": 80, "https": 443}[place.scheme]
-        name = f"[{place.hostname}]" if ":" in (place.hostname or "") else place.hostname or ""
+        endpoint = urlsplit(base)
+        usual = {"http": 80, "https": 443}[endpoint.scheme]
+        name = f"[{endpoint.hostname}]" if ":" in (endpoint.hostname or "") else endpoint.hostname or ""
         self._client = client
         self._base = base
-        self._path = place.path
-        self._host = name if place.port in (None, usual) else f"{name}:{place.port}"
+        self._path = endpoint.path
+        self._host = name if endpoint.port in (None, usual) else f"{name}:{endpoint.port}"
         self._region = region
         self._clock = clock
-        self._session: Any = client._endpoint.http_session
+        self._session: Any = http_session(client)
         self._usable = isinstance(self._session, DirectSession) and not self._session.goes_by_proxy(base)
 
     @staticmethod
     async def find(client: Any, bucket: str, clock: Callable[[], float] = time.time) -> Direct:
-        """Where botocore would send requests of `bucket`, and for which region sign them. NoCredentialsError."""
+        """Takes URL and region from botocore, by a presigned URL. NoCredentialsError."""
         url = await client.generate_presigned_url("head_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
         base, _, query = url.partition("k?")
         asked = parse_qs(query)
@@ -72,13 +74,13 @@ class Direct:
         return made
 
     async def ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
-        """What botocore gives for it, as far as we look at that. ClientError, and what a line raises."""
+        """The members of botocore's result that callers use. ClientError, and connection errors."""
         if not self._usable or operation not in OPERATIONS or not parameters.keys() <= _KNOWN:
             return None
         method = OPERATIONS[operation]
         if method == "GET" and "Range" not in parameters:
             return None
-        frozen = await self._client._request_signer._credentials.get_frozen_credentials()
+        frozen = await frozen_credentials(self._client)
         if not frozen.access_key:
             raise NoCredentialsError
         who = Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
@@ -93,12 +95,16 @@ class Direct:
         headers = signed(method, self._host, self._path + key, query, headers, who, self._region, at, payload)
         url = self._base + key + (f"?{query}" if query else "")
         if method == "GET":
-            status, told, stream = await self._session.fetch(url, headers)
+            status, response_headers, stream = await self._session.fetch(url, headers)
             if status < 300:
-                return {"Body": stream, "ContentRange": told.get("content-range", "")} if stream is not None else None
+                return (
+                    {"Body": stream, "ContentRange": response_headers.get("content-range", "")}
+                    if stream is not None
+                    else None
+                )
             content = await stream.read()
         else:
-            status, told, content = await self._session.ask(method, url, headers, body)
+            status, response_headers, content = await self._session.ask(method, url, headers, body)
         found = _CODE.search(content)
         code = found[1].decode("latin-1") if found is not None else str(status)
         if 300 <= status < 400 or code in _ELSEWHERE or (method == "HEAD" and status == 400):
@@ -108,11 +114,14 @@ class Direct:
             facts = {"HTTPStatusCode": max(status, 500) if status < 300 else status}
             raise ClientError({"Error": {"Code": code}, "ResponseMetadata": facts}, operation)
         fields = {name.decode(): _text(value) for name, value in _FIELDS.findall(content)}
-        return {"ETag": told.get("etag", ""), "ContentLength": int(told.get("content-length", "0") or 0)} | fields
+        return {
+            "ETag": response_headers.get("etag", ""),
+            "ContentLength": int(response_headers.get("content-length", "0") or 0),
+        } | fields
 
 
 def _body(method: str, parameters: dict[str, Any]) -> tuple[memoryview | None, str]:
-    """What is sent, and what its signature says of it: a stream is known by its checksum, which is signed."""
+    """The body, and its payload hash for the signature: UNSIGNED for a stream, whose checksum header is signed."""
     if method != "POST":
         body = parameters.get("Body")
         return (body.view if body is not None else None), UNSIGNED

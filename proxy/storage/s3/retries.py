@@ -1,8 +1,8 @@
-"""What asking S3 and KMS have in common: a botocore client made late, tries until one is answered, a breaker ahead.
+"""What requests to S3 and KMS share: a botocore client made at first use, retries, and a circuit breaker.
 
-Promises: a try that met a dead line, a time-out or a busy service is made again after a pause with jitter, and none
-begins later than `seconds` after the first; while the service is dead the breaker answers in milliseconds. Must not
-know any operation, nor what its failures are called. Loads aiobotocore.
+Promises: after a connection error, a time-out or a busy service a request is retried after a pause with jitter; no try
+begins later than `seconds` after the first; while the service is dead the breaker fails calls in milliseconds. Used by
+`bucket` and `blob.kms`. Must not know any operation, nor the codes of its failures. Loads aiobotocore.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from proxy.storage.s3.circuit_breaker import Breaker
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.1  # seconds between two tries, doubled each time, times 0.5 to 1.0
-LINE = (
+CONNECTION_ERRORS = (
     aiohttp.ClientError,
     HTTPClientError,
     IncompleteReadError,
@@ -40,16 +40,16 @@ LINE = (
     OSError,
     TimeoutError,
 )
-"""What a line that failed raises, and an answer that is not the service's."""
+"""Raised by a failed connection, and for an answer that is not the service's."""
 NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
 
 class Busy(Exception):
-    """The service asks to come again later."""
+    """The service asks for a later retry."""
 
 
 def describe_error(error: Exception) -> str:
-    """What may be said of a try that was not answered: no text that a library made of addresses and names."""
+    """A description of a failed try without the library's text, which may hold addresses and names."""
     return str(error.args[0]) if isinstance(error, Busy) else type(error).__name__
 
 
@@ -70,8 +70,8 @@ class Retries:
         answers: tuple[type[Exception], ...],
         silent: Callable[[Exception | None], Failure],
     ) -> T:
-        """Run `once`, again after a pause where that may mend it. What is in `answers` is one, and raised as it is;
-        `silent` is the failure when there is none: of the last try's error, or of None while the breaker is open."""
+        """Run `once`, with retries. Exceptions of the types in `answers` count as an answer and are raised. `silent`
+        makes the failure when no try was answered: from the last try's error, or None while the breaker is open."""
         deadline = self.clock() + self.seconds
         pause = FIRST_PAUSE
         while True:
@@ -83,7 +83,7 @@ class Retries:
             except answers:
                 self.breaker.succeeded()
                 raise
-            except (Busy, *LINE) as error:
+            except (Busy, *CONNECTION_ERRORS) as error:
                 self.breaker.failed()
                 wait = pause * (0.5 + self.jitter() / 2)
                 if trying_out or self.breaker.is_open or self.clock() + wait > deadline:
@@ -96,14 +96,14 @@ class Retries:
 
 
 class LazyClient:
-    """A botocore client that `make` creates at its first use. `close` ends its connections; the next use makes another.
+    """A botocore client that `make` creates at its first use. After `close` the next use makes another one.
 
-    It is made in a thread with a loop of its own, as botocore looks through files on the way. Connections come later,
-    with the first request, in the loop that makes it.
+    It is made in a thread with an event loop of its own, because botocore reads files. Connections are made later, by
+    the loop of the first request.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        """`make` gives what aiobotocore's `create_client` does."""
+        """`make` returns what aiobotocore's `create_client` returns."""
         self._make = make
         self._life = contextlib.AsyncExitStack()
         self._made: Any = None

@@ -1,8 +1,9 @@
-"""How aiobotocore sends what is large: over lines that copy nothing (`connection`), and all else as it does by itself.
+"""aiobotocore's HTTP session: sends large requests over connections that copy nothing (`connection`).
 
-Requests with a `Body`, and those whose answer is streamed, go this way; signing, parsing and errors stay botocore's.
-Promises: a line is used again only when its answer was read to the end; one that had died idle is replaced without a
-word. What a line cannot do (a proxy before the store, a stream of no stated length) goes aiohttp's way.
+Takes requests with a `Body` and those whose answer is streamed; the others go through aiohttp. Signing, parsing and
+errors stay botocore's. Promises: a connection is reused only if its answer was read to the end; one that the store
+closed while idle is replaced silently. Requests through a proxy, and answers without a length, go through aiohttp too.
+Used by `bucket` and `requests`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.httpsession import AIOHTTPSession
 
+from proxy.storage.s3.botocore_internals import proxy_url, tls_context
 from proxy.storage.s3.connection import Answer, Body, Connection
 
 _OURS = {"host", "accept-encoding", "content-length", "transfer-encoding", "expect"}
@@ -32,19 +34,19 @@ class _Whole:
 
 
 class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
-    """What aiobotocore sends requests by; `http_session_cls` of a client's configuration."""
+    """The `http_session_cls` of an aiobotocore client's configuration."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._connect_seconds, self._silence = settings["timeout"]
-        self._lines: set[Connection] = set()
+        self._connections: set[Connection] = set()
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._tls: Any = None
 
     async def __aexit__(self, *error: Any) -> None:
-        for line in self._lines:
-            line.abort()
-        self._lines.clear()
+        for connection in self._connections:
+            connection.abort()
+        self._connections.clear()
         self._idle.clear()
         await super().__aexit__(*error)
 
@@ -52,113 +54,113 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
         body = request.body.view if isinstance(request.body, Body) else None
         if (body is None and not request.stream_output) or self.goes_by_proxy(request.url):
             return await super().send(request)
-        line, status, headers = await self._exchange(request.method, request.url, request.headers, body)
+        connection, status, headers = await self._exchange(request.method, request.url, request.headers, body)
         try:
             if status < 300 and request.stream_output and "content-length" not in headers:
-                self._forget(line)
+                self._forget(connection)
                 return await super().send(request)
-            raw = await self._content(request.url, line, headers)
+            raw = await self._content(request.url, connection, headers)
             answer = AioAWSResponse(request.url, status, dict(headers), raw)
             if not request.stream_output:
                 await answer.content
             return answer
         except BaseException:
-            self._forget(line)
+            self._forget(connection)
             raise
 
     def goes_by_proxy(self, url: str) -> bool:
-        return bool(self._proxy_config.proxy_url_for(url))
+        return bool(proxy_url(self, url))
 
     async def ask(
         self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and all of the answer to a request that has its signature already; no proxy is asked."""
-        line, status, told = await self._exchange(method, url, headers, body)
+        """Send a signed request; status, headers and the whole body of its answer. Goes past any proxy."""
+        connection, status, response_headers = await self._exchange(method, url, headers, body)
         try:
-            bare = {**told, "content-length": "0"} if method == "HEAD" else told
-            raw = await self._content(url, line, bare)
-            return status, told, await raw.read()
+            bare = {**response_headers, "content-length": "0"} if method == "HEAD" else response_headers
+            raw = await self._content(url, connection, bare)
+            return status, response_headers, await raw.read()
         except BaseException:
-            self._forget(line)
+            self._forget(connection)
             raise
 
     async def fetch(self, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], Any]:
-        """Status, headers and the body, still to come, of the answer to a GET that has its signature already; no body
-        where its length was not stated, which only an error may leave out. No proxy is asked."""
-        line, status, told = await self._exchange("GET", url, headers, None)
+        """Send a signed GET; status, headers and the body as a stream. None for the body of a success without a stated
+        length. Goes past any proxy."""
+        connection, status, response_headers = await self._exchange("GET", url, headers, None)
         try:
-            if status < 300 and "content-length" not in told:
-                self._forget(line)
-                return status, told, None
-            return status, told, await self._content(url, line, told)
+            if status < 300 and "content-length" not in response_headers:
+                self._forget(connection)
+                return status, response_headers, None
+            return status, response_headers, await self._content(url, connection, response_headers)
         except BaseException:
-            self._forget(line)
+            self._forget(connection)
             raise
 
     async def _exchange(
         self, method: str, url: str, fields: Mapping[str, Any], body: memoryview | None
     ) -> tuple[Connection, int, dict[str, str]]:
-        """Send it; the line on which the answer's body comes, its status and headers."""
+        """Send a request; the connection on which the answer's body comes, its status and headers."""
         scheme, host, port = _address(url)
         usual = port == (443 if scheme == "https" else 80)
         head = _head(method, url, fields, f"[{host}]" if ":" in host else host, None if usual else port, body)
         while True:
-            line = await self._line(scheme, host, port)
-            used = line.used
+            connection = await self._take(scheme, host, port)
+            used = connection.used
             try:
-                return line, *await line.send(head, body if body is not None else memoryview(b""))
+                return connection, *await connection.send(head, body if body is not None else memoryview(b""))
             except ConnectionError:
-                self._forget(line)
+                self._forget(connection)
                 if not used:
-                    raise  # a fresh one; any other had perhaps been closed by the store a moment before
+                    raise  # the connection was new; the store may have closed a used one a moment before
             except BaseException:
-                self._forget(line)
+                self._forget(connection)
                 raise
 
-    async def _content(self, url: str, line: Connection, headers: Mapping[str, str]) -> Any:
-        """The answer's body, still to come where its length is stated. The line is free once it has been read."""
+    async def _content(self, url: str, connection: Connection, headers: Mapping[str, str]) -> Any:
+        """The answer's body: a stream if its length is stated. The connection is free once it has been read."""
         _, host, port = _address(url)
 
-        def free(line: Connection) -> None:
-            line.rest_free(time.monotonic())
-            self._idle.setdefault((host, port), []).append(line)
+        def free(connection: Connection) -> None:
+            connection.mark_idle(time.monotonic())
+            self._idle.setdefault((host, port), []).append(connection)
 
-        keep = headers.get("connection", "").lower() != "close" and not line.is_sending()
+        keep = headers.get("connection", "").lower() != "close" and not connection.is_sending()
         if "content-length" in headers:
-            return Answer(line, int(headers["content-length"]), free, keep=keep)
+            return Answer(connection, int(headers["content-length"]), free, keep=keep)
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        whole = _Whole(await (line.read_chunked() if chunked else line.read_rest()))
+        whole = _Whole(await (connection.read_chunked() if chunked else connection.read_rest()))
         if chunked and keep:
-            free(line)
+            free(connection)
         else:
-            self._forget(line)
+            self._forget(connection)
         return whole
 
-    async def _line(self, scheme: str, host: str, port: int) -> Connection:
+    async def _take(self, scheme: str, host: str, port: int) -> Connection:
         """A free one, or a new one. OSError, TimeoutError."""
         now = time.monotonic()
         free = self._idle.setdefault((host, port), [])
-        for line in [line for line in free if not line.is_free(now)]:
-            free.remove(line)
-            self._forget(line)
+        for connection in [connection for connection in free if not connection.is_free(now)]:
+            free.remove(connection)
+            self._forget(connection)
         if free:
             return free.pop()
         if scheme == "https" and self._tls is None:
-            self._tls = await asyncio.to_thread(self._build_verify_context)
+            self._tls = await asyncio.to_thread(tls_context, self)
         async with asyncio.timeout(self._connect_seconds):
-            _, line = await asyncio.get_running_loop().create_connection(
+            _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self._silence), host, port, ssl=self._tls if scheme == "https" else None
             )
-        self._lines.add(line)
-        return line
+        self._connections.add(connection)
+        return connection
 
-    def _forget(self, line: Connection) -> None:
-        line.abort()
-        self._lines.discard(line)
+    def _forget(self, connection: Connection) -> None:
+        connection.abort()
+        self._connections.discard(connection)
 
 
 def stream_of(body: Any) -> Any:
-    """What `readinto` and `close` are called on: ours, bare or in botocore's body; aiohttp's where it went that way."""
+    """The object that has `readinto` and `close`: an `Answer`, bare or inside botocore's body, or aiohttp's body."""
     raw = body if isinstance(body, Answer) else body.raw_stream
     return raw if isinstance(raw, Answer) else body
 
@@ -172,7 +174,7 @@ def _address(url: str) -> tuple[str, str, int]:
 def _head(
     method: str, url: str, headers: Mapping[str, Any], host: str, port: int | None, body: memoryview | None
 ) -> bytes:
-    """The request as it goes out, without its body; Host is written as botocore signs it."""
+    """The head of the request as bytes; Host has the form that botocore signs."""
     parts = urlsplit(url)
     target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     fields = {"Host": host if port is None else f"{host}:{port}", "Accept-Encoding": "identity"}

@@ -1,8 +1,8 @@
-"""Links into a bucket: a signed URL with which a client fetches one object from the store itself, and nothing else.
+"""Presigned URLs: a client fetches one object from the bucket itself.
 
-Whoever has the link has the object for `LINK_SECONDS`, counted from when it was made; a download that has begun by then
-goes on. It is signed with the store's own credentials, here, at the cost of no request. Ranges are the client's: its
-header is not part of the signature. Must not know who may have a link, nor write one down.
+A link is valid for `LINK_SECONDS` after it was made, for anybody who has it; a download that has begun goes on. It is
+signed with the store's credentials, without a request. Range is not part of the signature. Made by `app.stores`. Must
+not know who may have a link, nor log one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 from proxy.storage.base import KEY
 from proxy.storage.s3.bucket import Bucket, S3Location
 
-LINK_SECONDS = 300  # time enough for a client to begin, also with its clock or the store's a little off
+LINK_SECONDS = 300  # enough for a client to begin, also with clocks a little off
 
 
 class S3Links:
-    """`SignedLinks` to the bucket of `place`, whose endpoint is the one that clients reach."""
+    """`SignedLinks` to the bucket of `location`, whose endpoint is the one that clients reach."""
 
     def __init__(
-        self, place: S3Location, *, prefix: str = "", session: Any = None, seconds: int = LINK_SECONDS
+        self, location: S3Location, *, prefix: str = "", session: Any = None, seconds: int = LINK_SECONDS
     ) -> None:
-        self._bucket = Bucket(place, session=session)
+        self._bucket = Bucket(location, session=session)
         self._prefix = prefix
         self._seconds = seconds
 

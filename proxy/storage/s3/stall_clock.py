@@ -1,6 +1,6 @@
-"""A clock on something that should go on: told once when it has not for so long.
+"""A watchdog timer: calls back once when an activity has stalled for some seconds.
 
-It is begun and stopped with each MiB of a push, so it sets one timer for many beginnings. Must not know what goes on.
+It is started and stopped with each MiB of a push, so one timer serves many starts. Used by `append`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class StallClock:
-    """`stalled` is called when `seconds` have gone by since the last `begin`, with no `stop` between."""
+    """Calls `stalled` when `seconds` have passed since the last `begin` without a `stop`."""
 
     def __init__(self, seconds: float, stalled: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,7 +28,7 @@ class StallClock:
         self._since = None  # the timer, if there is one, finds nothing
 
     def close(self) -> None:
-        """Nothing is called from here on."""
+        """Call nothing any more."""
         self._since = None
         if self._timer is not None:
             self._timer.cancel()

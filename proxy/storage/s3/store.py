@@ -1,17 +1,17 @@
 """Objects in a bucket of any S3-compatible store: `<prefix><key>`, written once under their final key, never copied.
 
-Less than one part goes as one PutObject when the object is finished, or when its first stretch pauses: bytes seldom
-follow, and if they do all goes on under a new key. More goes as a multipart upload of equal parts, each sent while the
-next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for the signature: each
-frame of them is authenticated when it is read.
+Less than one part is sent as one PutObject when the object is finished, or when its first stretch pauses: more bytes
+seldom follow, and if they do, the object goes on under a new key. More is sent as a multipart upload of equal parts,
+each sent while the next one fills. Every body has a checksum that the store verifies. Payloads are not hashed for the
+signature: each frame is authenticated when it is read.
 
-S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
-and the tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
-S3 requests by its bytes, not by its requests, and completing names the very parts that we sent, so that a late answer
-to a dead worker's request can never get into an object. A tail is kept until the next `resume` shows that nobody goes
-back before it; an offset at which nobody ever paused, inside a part that was sent, is ObjectMissing.
+S3 cannot append. `OpenObjects`, rows of the metadata service, hold what a paused object needs: the parts sent, and the
+tail that is less than a part. Rows, not a tail object in the bucket: so a push in many small requests costs S3 requests
+by its bytes, and a completion names the parts that we sent, so a late request of a dead worker never gets into an
+object. A tail is kept until the next `resume` shows that no writer goes back before it. `resume` at an offset where
+no stretch paused, inside a part that was sent, is ObjectMissing.
 
-Memory: `PartBuffers`, and for each stream what one `append` gave beyond a part's border.
+Memory: `PartBuffers`, and for each stream what one `append` brought beyond a part's border. Made by `app.stores`.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from proxy.storage.s3.parts import NUMBERS, Parts
 from proxy.storage.s3.read import S3Reader
 from proxy.storage.threads import RECEIVERS, Threads
 
-THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
-CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
+THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: they never wait, so more would only share cores
+CHECK_LASTS = 2.0  # seconds for which the result of a good check is reused: /readyz is open to all
 PAGE = 1000  # keys of one listing
-PIECES = 2  # of tails on their way to or from rows at once, of a MiB each
+PIECES = 2  # of tails sent to or read from rows at once, a MiB each
 MIB = 2**20
 BUFFER_BYTES = 64 * MIB
 
 
 class S3Store:
-    """An `ObjectStore`. Making one asks nothing of anybody."""
+    """An `ObjectStore`. Making one sends no request."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class S3Store:
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
-        """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
-        made, listed, or said to be missing. `buffer_bytes` bounds the parts held in memory. `checksum` is crc32
-        or md5. An append that does not come for `stall_seconds` gives up its buffer."""
+        """`store_id` is the id that the store must have (`marker.claim`), None for any: in another store nothing is
+        made, listed, or reported missing. `buffer_bytes` bounds the parts in memory. `checksum` is crc32 or md5. A
+        stretch without an append for `stall_seconds` writes its buffer to rows and returns it."""
         self.buffers = PartBuffers(buffer_bytes, part_size)
         self._bucket = bucket
         self._objects = objects
@@ -84,16 +84,16 @@ class S3Store:
     async def begin(
         self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
     ) -> S3Appender:
-        """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
+        """Parts are larger if `expected_size` needs more than `MAX_PARTS` of the usual size."""
         _check_key(key)
         if unused:
-            await self._mark.vouch(fresh=False)
+            await self._mark.check(fresh=False)
         else:
             unfinished, finished, _ = await asyncio.gather(
-                self._objects.open_object(key), self._size(key), self._mark.vouch(fresh=False)
+                self._objects.open_object(key), self._size(key), self._mark.check(fresh=False)
             )
             if unfinished is not None or finished is not None:
-                raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
+                raise Failure(Code.STORE_UNAVAILABLE, "there is an object under this key already")
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
@@ -104,13 +104,13 @@ class S3Store:
         return appender
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> S3Appender:
-        """A finished object (an early one, or one whose row was never committed) goes on under a new key, with its
-        bytes before `offset`, which of a large one is work."""
+        """A finished object (stored early, or never committed) goes on under a new key with its bytes before `offset`;
+        that is work for a large one."""
         _check_key(key)
         name, context = self._prefix + key, self._context(lease)
         found = await context.rows.cut(key, offset, numbers=NUMBERS)
         if found is not None:
-            await self._mark.vouch(fresh=False)  # what rows hold is to be put there
+            await self._mark.check(fresh=False)  # what rows hold is to be put there
         if found is not None and found.final_size is None:
             parts = Parts(
                 context,
@@ -123,10 +123,10 @@ class S3Store:
             )
             return S3Appender(context, self._prefix, key, parts)
         size = found.final_size if found is not None else await self._size(key)
-        if found is not None and size is not None:  # the completion was asked for, and perhaps never done
+        if found is not None and size is not None:  # a completion was requested, and perhaps not done
             await complete(context.bucket, name, found.upload_id, await context.rows.parts(key), size)
         if size is None:
-            await self._mark.vouch()
+            await self._mark.check()
         if size is None or offset > size:
             raise ObjectMissing(key)
         parts = Parts(context, key, name, part_size=self._part_size)
@@ -136,22 +136,21 @@ class S3Store:
         return appender
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> S3Reader:
-        """Nothing is cached here: every read is fresh. With a `size` nothing is asked before the first read."""
+        """Nothing is cached: every read is fresh. With a `size` the first read sends the first request."""
         _check_key(key)
         if size is None or fresh:
             size = await self._size(key)
         if size is None:
-            await self._mark.vouch()
+            await self._mark.check()
             raise ObjectMissing(key)
         return S3Reader(self._bucket, self._prefix + key, size, self._mark)
 
     async def delete(self, key: str, *, etag: str = "") -> bool:
-        """The object, and whatever an unfinished one left in the store and in rows.
+        """Delete the object, and what an unfinished one left in the store and in rows.
 
-        Where the store honours it, the request carries the ETag of the object that was seen: `etag`, or what HEAD
-        shows now. So an object that is put under this key between the look and the request stays, also when the request
-        arrives long after it was sent. Elsewhere the key alone decides: it was drawn at random for one object, and no
-        other is ever put under it."""
+        If the store honours it, the request carries the object's ETag: `etag`, or that of a HEAD now. So an object that
+        is stored under this key before the request arrives stays. Otherwise the key alone decides: it is random and
+        used for one object only."""
         _check_key(key)
         state = await self._objects.open_object(key)
         full = self._prefix + key
@@ -160,7 +159,7 @@ class S3Store:
             if not await self._delete_seen(key, etag or str(head.get("ETag", ""))):
                 return False
         else:
-            await self._mark.vouch()
+            await self._mark.check()
         uploads = [state.upload_id] if state is not None and state.upload_id else []
         if head is None and not uploads:  # a crash may have left an upload that no row names
             uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
@@ -172,9 +171,9 @@ class S3Store:
         return head is not None or bool(uploads) or state is not None
 
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
-        """Finished objects, open multipart uploads and kept tails. Holds a page of each, and one entry for every open
-        multipart upload: not every store lists those in key order."""
-        await self._mark.vouch()
+        """Finished objects, open multipart uploads and tails in rows. Holds a page of each, and an entry for every open
+        multipart upload, as not every store lists those in key order."""
+        await self._mark.check()
         uploads: dict[str, float] = {}
         async for name, _, began_at in self._uploads(self._prefix):
             key = name.removeprefix(self._prefix)
@@ -183,16 +182,16 @@ class S3Store:
         sources = (self._finished(after), self._kept(after), _each(uploads))
         heads = [await anext(source, None) for source in sources]
         while there := [head for head in heads if head is not None]:
-            first = min(there, key=lambda stored: stored.key)  # of equals the first: a finished one comes before
+            first = min(there, key=lambda stored: stored.key)  # of equal keys the first: the finished object
             yield first
             for number, head in enumerate(heads):
                 if head is not None and head.key == first.key:
                     heads[number] = await anext(sources[number], None)
 
     async def remove_strays(self, before: float) -> Strays:
-        """Uploads are judged in the order list, then row. Rows go once their object is finished, and the object stays:
-        its own row, or the walk over orphans, decides about that."""
-        await self._mark.vouch()
+        """Uploads are listed first, and their rows read after. Rows are removed once their object is finished; the
+        object stays, and the sweep decides about it."""
+        await self._mark.check()
         uploads = rows = 0
         async for name, upload_id, began_at in self._uploads(self._prefix):
             key = name.removeprefix(self._prefix)
@@ -211,11 +210,11 @@ class S3Store:
         return Strays(uploads, rows)
 
     async def check(self) -> None:
-        """Write, read and remove a small object of a name that is no key."""
+        """Write, read and remove a small object whose name is no object key."""
         async with self._checking:
             if time.monotonic() - self._checked_at < CHECK_LASTS:
                 return
-            await self._mark.vouch()
+            await self._mark.check()
             body = memoryview(self._probe.encode())
             try:
                 verified = await Summed(self._new_sum).of(body)
@@ -234,7 +233,7 @@ class S3Store:
             self._checked_at = time.monotonic()
 
     async def close(self) -> None:
-        """Ends threads and connections. Appenders and readers must have been closed."""
+        """End threads and connections. Appenders and readers must have been closed."""
         self._threads.close()
         self._receivers.close()
         self.buffers.close()
@@ -255,7 +254,7 @@ class S3Store:
         )
 
     async def _delete_seen(self, key: str, etag: str) -> bool:
-        """Delete the object of that ETag; False where another one is there, which stays."""
+        """Delete the object if it has this ETag; False if it has another one."""
         name = self._prefix + key
         if not etag or not self._bucket.conditions.delete:
             await self._bucket.ask("delete_object", Key=name)

@@ -72,5 +72,5 @@ async def test_the_region_is_the_given_one_else_the_arns_else_the_registrys(
 ) -> None:
     config = load(None, {name.replace("__", "."): value for name, value in ({"keys__key_id": ARN} | given).items()}, {})
     kms = keys._kms(config, "arn")
-    assert kms._kms.place.region == region
+    assert kms._kms.endpoint.region == region
     await kms.close()

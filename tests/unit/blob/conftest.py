@@ -34,7 +34,7 @@ def pool() -> Iterator[BufferPool]:
     """DoubleBuffer of 4 KiB: three frames of 1,024 bytes, or thirteen of 256. None is lent when the test ends."""
     small = BufferPool(slot_bytes=4096, keep=4)
     yield small
-    assert small.lent == 0
+    assert small.in_use == 0
 
 
 @pytest.fixture

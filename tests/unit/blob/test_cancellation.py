@@ -63,7 +63,7 @@ async def test_abandoned_while_the_first_slot_fills(
     await writer.write(WHOLE[:size])
     await writer.abandon()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
     assert memory.objects == {}
 
@@ -80,10 +80,10 @@ async def test_cancelled_while_a_slot_waits_for_the_store(
     abandon = asyncio.ensure_future(writer.abandon())
     await asyncio.sleep(0)
     assert not abandon.done()
-    assert pool.lent == 1  # the one that the thread reads
+    assert pool.in_use == 1  # the one that the thread reads
     memory.faults.append_gate.set()
     await abandon
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
 
 
@@ -97,10 +97,10 @@ async def test_cancelled_again_while_abandoning(memory: MemoryStore, data_key: D
     abandon = asyncio.ensure_future(writer.abandon())
     await asyncio.sleep(0)
     await cancel(abandon)
-    assert pool.lent == 1
+    assert pool.in_use == 1
     memory.faults.append_gate.set()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
 
 
@@ -113,7 +113,7 @@ async def test_cancelled_while_finishing(memory: MemoryStore, data_key: DataKey,
     await cancel(finish)
     memory.faults.append_gate.set()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
 
 
@@ -165,10 +165,10 @@ async def test_abandoned_while_a_thread_draws(memory: MemoryStore, data_key: Dat
     abandon = asyncio.ensure_future(writer.abandon())
     await asyncio.sleep(0)
     assert not abandon.done()
-    assert pool.lent == 1
+    assert pool.in_use == 1
     source.gate.set()
     await abandon
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
     assert memory.objects == {}
 
@@ -209,7 +209,7 @@ async def test_a_draw_that_fails_fails_whatever_follows(
     with pytest.raises(OSError, match="No space"):
         await writer.finish()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     with pytest.raises(RuntimeError, match="ended"):
         await writer.fill_from(Given(WHOLE, F))
     await appender.abandon()
@@ -242,7 +242,7 @@ async def test_a_failing_store_fails_the_message_and_keeps_failing_it(
     with pytest.raises(OSError, match="No space"):
         await writer.finish()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()
     assert memory.objects == {}
 
@@ -267,7 +267,7 @@ async def test_receiving_goes_on_while_a_slot_is_stored(
     for start in range(0, 6000, 500):
         await writer.write(WHOLE[start : start + 500])
     assert writer.plain_length == 6000  # of the 6 × 1,024 that two slots hold
-    assert pool.lent == 2
+    assert pool.in_use == 2
     memory.faults.append_gate.set()
     await writer.abandon()
     await appender.abandon()
@@ -284,9 +284,9 @@ async def test_reading_cancelled_while_the_store_is_slow(
         await asyncio.sleep(0)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert pool.lent == 2
+    assert pool.in_use == 2
     await cancel(task)
-    assert pool.lent == 0
+    assert pool.in_use == 0
     assert memory.open_readers == 0
     before = len(pool._idle)
     memory.faults.read_gate = None
@@ -308,10 +308,10 @@ async def test_a_consumer_that_stops_early_gives_no_buffer_back(
         views = [await anext(runs) for _ in range(steps)]
         kept = bytes(views[-1])
         await runs.aclose()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     assert len(pool._idle) == max(before - 2, 0)
     pool.give(bytearray(pool.slot_bytes))
-    pool.lent = 0
+    pool.in_use = 0
     assert await read_range(memory, written, 0, len(WHOLE), pool) == WHOLE
     assert views[-1] == kept
 

@@ -100,7 +100,7 @@ async def test_a_range_at_the_border_of_two_pages_asks_for_both_and_a_stream_for
 async def test_a_stream_holds_one_slot(memory: MemoryStore, written: Plain, pool: BufferPool) -> None:
     async with await opened(memory, written, pool) as reader:
         async for _ in reader.runs(0, len(WHOLE)):
-            assert pool.lent == 1
+            assert pool.in_use == 1
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -284,7 +284,7 @@ async def test_a_page_that_cannot_be_kept_fails_the_append_and_leaves_nothing(
         await write_all()
     await writer.abandon()
     await writer.abandon()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await appender.abandon()  # type: ignore[attr-defined]
     assert memory.objects == {}
 
@@ -334,9 +334,9 @@ async def test_a_cut_read_gives_no_buffer_back(memory: MemoryStore, written: Pla
     memory.faults.read_gate = asyncio.Event()
     before = len(pool._idle)
     task = asyncio.ensure_future(read_plain(memory, written, 0, len(WHOLE), pool))
-    while not pool.lent:  # noqa: ASYNC110 - as above
+    while not pool.in_use:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (pool.lent, memory.open_readers, len(pool._idle)) == (0, 0, before - 1)
+    assert (pool.in_use, memory.open_readers, len(pool._idle)) == (0, 0, before - 1)

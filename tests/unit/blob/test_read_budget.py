@@ -34,11 +34,11 @@ async def test_reads_over_the_budget_have_their_turns_in_the_order_in_which_they
 
     reading = [asyncio.create_task(read(number)) for number in range(5)]
     await asyncio.sleep(0)
-    assert (pool.waiting, pool.lent, turns) == (5, 2, [])
+    assert (pool.waiting, pool.in_use, turns) == (5, 2, [])
     pool.end_read(held, clean=True)
     await asyncio.gather(*reading)
     assert turns == [0, 1, 2, 3, 4]
-    assert (pool.waiting, pool.lent, pool.reads) == (0, 0, 0)
+    assert (pool.waiting, pool.in_use, pool.reads) == (0, 0, 0)
 
 
 async def test_a_read_that_is_cancelled_as_it_waits_loses_nobody_a_turn() -> None:
@@ -51,7 +51,7 @@ async def test_a_read_that_is_cancelled_as_it_waits_loses_nobody_a_turn() -> Non
     with contextlib.suppress(asyncio.CancelledError):
         pool.end_read(await first, clean=True)
     pool.end_read(await asyncio.wait_for(second, 5), clean=True)
-    assert (pool.waiting, pool.lent, pool.reads) == (0, 0, 0)
+    assert (pool.waiting, pool.in_use, pool.reads) == (0, 0, 0)
 
 
 async def test_a_reader_that_released_its_buffers_goes_on_with_what_was_not_taken(
@@ -71,11 +71,11 @@ async def test_a_reader_that_released_its_buffers_goes_on_with_what_was_not_take
             got += bytes(view[:taken])
             if step % 3:
                 reader.release_buffers(len(view) - taken)
-                assert (pool.lent, pool.reads) == (0, 0)
+                assert (pool.in_use, pool.reads) == (0, 0)
             else:
                 got += bytes(view[taken:])
         assert got == whole[100:79_000]
-    assert (pool.lent, pool.reads) == (0, 0)
+    assert (pool.in_use, pool.reads) == (0, 0)
 
 
 class Forgetting(BufferPool):
@@ -131,7 +131,7 @@ async def test_a_store_that_hangs_gives_the_turn_to_the_next_read(
         with pytest.raises(Failure, match="did not give") as failed:
             await first
     assert failed.value.code is Code.STORE_UNAVAILABLE
-    assert (pool.lent, pool.reads) == (0, 0)
+    assert (pool.in_use, pool.reads) == (0, 0)
 
 
 async def test_a_read_that_waits_for_its_turn_is_counted_and_its_seconds_too() -> None:

@@ -106,7 +106,7 @@ async def test_what_is_drawn_is_what_was_written(
         assert await writer.fill_from(source)
         assert source.content == whole[writer.plain_length :]
         await writer.write(source.content[:1500])
-        assert pool.lent <= 2
+        assert pool.in_use <= 2
     table = [await writer.finish()]
     await appender.finish()
     written = Written(sealed_object("a" * 32, data_key, F, table), data_key.plaintext, hasher.digest(), tuple(table))
@@ -249,7 +249,7 @@ async def test_a_small_upload_takes_no_slot(memory: MemoryStore, data_key: DataK
         expected=2000,
         pool=pool,
     )
-    assert pool.lent == 0
+    assert pool.in_use == 0
     await writer.write(content(2000))
     segment = await writer.finish()
     await appender.finish()
@@ -259,7 +259,7 @@ async def test_a_small_upload_takes_no_slot(memory: MemoryStore, data_key: DataK
     ) as reader:
         async for run in reader.runs(0, 2000):
             assert run == content(2000)
-            assert pool.lent == 0
+            assert pool.in_use == 0
 
 
 @pytest.mark.parametrize("frame_length", [FRAME_LENGTH, FRAME_LENGTH_MAX])
@@ -282,18 +282,18 @@ async def test_a_stream_holds_two_slots_however_long(memory: MemoryStore, data_k
     chunk = content(64 * 1024)
     for _ in range(160):
         await writer.write(chunk)
-        most = max(most, pool.lent)
+        most = max(most, pool.in_use)
     segment = await writer.finish()
     await appender.finish()
-    assert pool.lent == 0
+    assert pool.in_use == 0
     written = Written(sealed_object("4" * 32, data_key, frame_length, [segment]), data_key.plaintext, b"", (segment,))
     async with await open_sealed(
         memory, written.sealed, data_key=written.data_key, segments=written.segments, pool=pool
     ) as reader:
         async for run in reader.runs(0, 160 * 64 * 1024):
-            most = max(most, pool.lent)
+            most = max(most, pool.in_use)
             assert len(run) <= 2**20
-    assert pool.lent == 0
+    assert pool.in_use == 0
     assert most == 2
     assert 2 * SLOT_BYTES < 3 * 2**20
 
@@ -326,7 +326,7 @@ async def test_a_view_is_the_buffer_itself_and_the_next_one_takes_its_place(
         runs = [run async for run in reader.runs(0, 40 * F)]
     assert len(runs) > 1
     assert runs[0][:F] == runs[1][:F] != content(40 * F)[:F]
-    assert pool.lent == 0
+    assert pool.in_use == 0
 
 
 async def test_a_stalled_consumer_gets_the_right_bytes_while_others_run(memory: MemoryStore, data_key: DataKey) -> None:
@@ -356,7 +356,7 @@ async def test_a_stalled_consumer_gets_the_right_bytes_while_others_run(memory: 
     for _ in range(3):
         read_back = await asyncio.gather(*(read(number, 20 if number == 0 else number % 3) for number in range(8)))
         assert read_back == wholes
-    assert pool.lent == 0
+    assert pool.in_use == 0
 
 
 async def test_a_store_that_took_less_than_it_was_given_is_not_believed(

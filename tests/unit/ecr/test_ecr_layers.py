@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.blob.keys import DataKeys
-from proxy.ecr.spool import PartSpool
+from proxy.ecr.encrypted_temp_file import EncryptedTempFile
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Upload
 from support.examples import ACCOUNT, REPOSITORY
@@ -468,7 +468,7 @@ async def test_what_lies_on_disk_meanwhile_is_sealed(tmp_path: Path) -> None:
     content = b"plain words " * 50_000
     found = []
     for _ in range(2):
-        async with PartSpool(tmp_path) as spool:
+        async with EncryptedTempFile(tmp_path) as spool:
             for at in range(0, len(content), 100_001):
                 await spool.write(content[at : at + 100_001])
             assert len(spooled(tmp_path)) == 1

@@ -15,10 +15,10 @@ from proxy.jobs import backup as folders
 from proxy.jobs.backup import BackupError, ObjectEntry, Snapshot
 
 NOW = 1_795_558_350.0
-LINES = [(f"{number:032x}", number, f"sha256:{number}", number == 2) for number in range(4)]
+LINES = [(f"{number:032x}", number, f"sha256:{number}", number == 2, number == 3) for number in range(4)]
 
 
-def make(folder: Path, now: float = NOW, lines: list[tuple[str, int, str, bool]] = LINES) -> Snapshot:
+def make(folder: Path, now: float = NOW, lines: list[tuple[str, int, str, bool, bool]] = LINES) -> Snapshot:
     """A complete snapshot, as `wharfage backup` makes one."""
     place = folders.begin(folder, now)
     (place / folders.ROWS).write_bytes(b"rows" * 100)
@@ -149,17 +149,23 @@ digests = some.text(some.characters(min_codepoint=33, max_codepoint=126), min_si
 
 @given(
     lines=some.lists(
-        some.tuples(some.from_regex(r"[0-9a-f]{32}", fullmatch=True), some.integers(0, 2**60), digests, some.booleans())
+        some.tuples(
+            some.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+            some.integers(0, 2**60),
+            digests,
+            *[some.booleans()] * 2,
+        ).filter(lambda line: not (line[3] and line[4]))  # what is quarantined is not copied, wherever it lay
     )
 )
 def test_the_list_comes_back_as_it_was_written(
-    lines: list[tuple[str, int, str, bool]], tmp_path_factory: pytest.TempPathFactory
+    lines: list[tuple[str, int, str, bool, bool]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("list") / folders.OBJECTS
     count, total, quarantined = folders.write_list(path, lines)
-    assert [(each.key, each.size, each.digest, each.quarantined) for each in folders.read_list(path)] == lines
+    read = folders.read_list(path)
+    assert [(each.key, each.size, each.digest, each.quarantined, each.archived) for each in read] == lines
     assert (count, quarantined) == (len(lines), sum(line[3] for line in lines))
-    assert total == sum(size for _, size, _, hidden in lines if not hidden)
+    assert total == sum(size for _, size, _, hidden, _ in lines if not hidden)
     assert path.stat().st_mode & 0o077 == 0
 
 

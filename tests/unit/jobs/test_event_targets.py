@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 
-from proxy.jobs.event_targets import EventTargets, NotDelivered
+from proxy.http.selfsigned import make_self_signed
+from proxy.jobs.event_targets import EventTargets, NotDelivered, tls_context
 from proxy.model.events import Destination, TargetKind, parse_destination
 from proxy.upstream.guarded_connector import parse_networks
 from support.moto import ACCESS_KEY, REGION, SECRET_KEY, Moto
+from support.webhooks import Webhook
 
 ACCOUNT = "123456789012"
 
 
 def target(arn: str) -> Destination:
     return parse_destination(arn, ACCOUNT, REGION)
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[Webhook, Path]]:
+    """A receiver over TLS on the loopback, and who vouches for it."""
+    authority, certificate, key = make_self_signed(tmp_path / "tls", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Webhook(tls=context) as receiver:
+        yield receiver, authority
+
+
+async def test_a_webhook_over_https_is_verified_by_the_ca_bundle_and_its_address_by_the_networks(
+    secure: tuple[Webhook, Path],
+) -> None:
+    """Loopback, like docker's networks, only if it is listed; a certificate that nobody vouches for is refused."""
+    receiver, authority = secure
+    loopback = parse_networks(["127.0.0.0/8"])
+    hook = target(f"{receiver.url}/hook")
+    cases = (
+        (loopback, str(authority), True),
+        (loopback, "", False),
+        (parse_networks(["172.17.0.0/16"]), str(authority), False),
+        ((), str(authority), False),
+    )
+    for allowed, bundle, taken in cases:
+        tls = await asyncio.to_thread(tls_context, bundle, RuntimeError)
+        targets = EventTargets(allowed=allowed, tls=tls)
+        before = len(receiver.received)
+        try:
+            if taken:
+                await targets.send(hook, ACCOUNT, b'{"n": 1}', {"Content-Type": "application/json"})
+            else:
+                with pytest.raises(NotDelivered):
+                    await targets.send(hook, ACCOUNT, b'{"n": 1}', {"Content-Type": "application/json"})
+        finally:
+            await targets.close()
+        assert len(receiver.received) - before == taken
+    assert receiver.received[0].body == b'{"n": 1}'
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.event_secrets import PURPOSE as EVENT_PURPOSE
+from proxy.auth.event_secrets import open_event_secret, seal_event_secret
 from proxy.auth.secrets import (
     PURPOSE,
     VALUE_PURPOSE,
@@ -244,6 +246,35 @@ async def test_rewrap_seals_the_values_of_secrets_anew_and_names_what_does_not_o
     lost = await rewrap(house.metadata, house.keys, rotate=None, values=stranger, progress=lambda step: None)
     assert (lost.failed.count, lost.status) == (2, 1)
     assert arns[0] in str(lost.failed.named[0])
+
+
+async def test_rewrap_seals_what_signs_events_anew_and_both_secrets_sign_on(house: House) -> None:
+    """The one before the current one too, for as long as it would have signed."""
+    old, new = ("old", bytes(32)), ("new", bytes(range(32)))
+    before, after = SmallSealer([old], EVENT_PURPOSE), SmallSealer([new, old], EVENT_PURPOSE)
+    other = "210987654321"
+    for account, rotates in ((ACCOUNT, False), (ACCOUNT, True), (other, False)):
+        sealed = seal_event_secret(before, account, f"secret {account} {rotates}")
+        await house.metadata.put_event_secret(account, sealed, rotates=rotates, keep_seconds=60.0)
+    report = await rewrap(house.metadata, house.keys, rotate=None, event_secrets=after, progress=lambda step: None)
+    assert (report.secrets, report.status) == (3, 0)
+    alone = SmallSealer([new], EVENT_PURPOSE)
+    found = dict(await house.metadata.sealed_event_secrets(after="", limit=9))
+    assert open_event_secret(alone, ACCOUNT, found[ACCOUNT].sealed) == f"secret {ACCOUNT} True"
+    assert open_event_secret(alone, ACCOUNT, found[ACCOUNT].previous or b"") == f"secret {ACCOUNT} False"
+    assert found[ACCOUNT].previous_until == house.clock.now + 60
+    assert (open_event_secret(alone, other, found[other].sealed), found[other].previous) == (
+        f"secret {other} False",
+        None,
+    )
+    again = await rewrap(house.metadata, house.keys, rotate=None, event_secrets=after, progress=lambda step: None)
+    assert again.secrets == 0
+    stranger = SmallSealer([("other", bytes(32))], EVENT_PURPOSE)
+    lost = await rewrap(house.metadata, house.keys, rotate=None, event_secrets=stranger, progress=lambda step: None)
+    assert (lost.failed.count, lost.status) == (2, 1)
+    rotated = seal_event_secret(after, ACCOUNT, "later")
+    await house.metadata.put_event_secret(ACCOUNT, rotated, rotates=True, keep_seconds=60.0)
+    assert not await house.metadata.replace_event_secret(ACCOUNT, found[ACCOUNT], found[other]), "one that was rotated"
 
 
 async def test_rewrap_tells_progress(house: House, blobs: list[Blob]) -> None:

@@ -66,6 +66,7 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
+from proxy.model.events import EventSecret
 from proxy.model.lifecycle.evaluation import ImageStatus, Mark
 from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
@@ -82,6 +83,7 @@ from proxy.model.records import (
     SentPart,
 )
 from support import postgresql
+from support.archive_examples import of_archive
 from support.examples import LIFECYCLE
 from support.iam_people import KEY, people
 from support.iam_policies import policies
@@ -345,6 +347,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
         "referrers_checked": lambda: mirror.referrers_checked(tx, ACCOUNT, R, one),
         "note_referrers_checked": lambda: mirror.note_referrers_checked(tx, ACCOUNT, R, one),
+        "note_import_failed": lambda: mirror.note_import_failed(tx, ACCOUNT, R, "up", "Code", "why"),
         "request_trim": lambda: mirror.request_trim(tx, ACCOUNT, "far"),
         "repository_sizes": lambda: cached_images.repository_sizes(tx, ACCOUNT, "", 9),
         "held_bytes": lambda: cached_images.held_bytes(tx, ACCOUNT, R, 0, 9),
@@ -402,6 +405,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "drop_events": lambda: (events.drop_events(tx, 1, R), events.drop_events(tx, 2, R)),
         "event_secret": lambda: events.event_secret(tx, ACCOUNT),
         "put_event_secret": lambda: [events.put_event_secret(tx, ACCOUNT, b"s", each, 1.0) for each in (False, True)],
+        "sealed_event_secrets": lambda: events.sealed_event_secrets(tx, "", 9),
+        "replace_event_secret": lambda: [
+            events.replace_event_secret(tx, ACCOUNT, EventSecret(b"s", each, 0.0), EventSecret(b"t", each, 0.0))
+            for each in (b"s", None)
+        ],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: [
@@ -414,6 +422,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
+        **of_archive(tx, ACCOUNT, R, push),
         **of_replication(tx, ACCOUNT, R, push),
         "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
         "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),

@@ -160,7 +160,7 @@ async def test_it_is_one_file_that_a_service_can_go_on_with(world: World, databa
     listed = await asyncio.to_thread(lambda: list(stored_blobs(folder / "m.db")))
     assert [key for key, *_ in listed] == sorted(key for key, *_ in listed)
     assert len(listed) == 24
-    assert all(size == 110 and not quarantined for _, size, _, quarantined in listed)
+    assert all(flags == (110, False, False) for _, size, _, *others in listed for flags in [(size, *others)])
     service = await sqlite_service(folder, Clock())
     client = await plain_client(folder)
     restored = World(client, service)

@@ -15,7 +15,7 @@ from support.whole_registry import WholeRegistry, whole_registry
 async def registry(tmp_path: Path) -> AsyncIterator[WholeRegistry]:
     async with whole_registry(tmp_path) as found:
         yield found
-    assert found.pool.lent == 0
+    assert found.pool.in_use == 0
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """Once with sealed blobs and once with plain ones: through the door they are the same."""
     async with whole_registry(tmp_path, sealing=request.param) as found:
         yield found
-    assert found.pool.lent == 0
+    assert found.pool.in_use == 0
 
 
 async def damage(registry: WholeRegistry, folder: Path, at: int) -> None:
@@ -234,7 +234,7 @@ async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
             line.resume()
             await line.head()
             assert len(await line.rest()) < len(content)
-        assert registry.pool.lent == 0
+        assert registry.pool.in_use == 0
 
 
 @pytest.mark.parametrize("sealing", Sealing)
@@ -254,7 +254,7 @@ def test_a_stalled_reader_gets_the_right_bytes(tmp_path: Path, sealing: Sealing)
                 await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
                 lines.append(sock)
             await asyncio.gather(*(slowly(registry, sock, digest) for sock in lines))
-            assert registry.pool.lent == 0
+            assert registry.pool.in_use == 0
 
     async def slowly(registry: WholeRegistry, sock: socket.socket, digest: str) -> None:
         loop = asyncio.get_running_loop()

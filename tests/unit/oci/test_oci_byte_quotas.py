@@ -28,7 +28,7 @@ SMALL, LARGE = os.urandom(400_000), os.urandom(QUOTA + 1)
 async def registry(tmp_path: Path) -> AsyncIterator[WholeRegistry]:
     async with whole_registry(tmp_path, quotas=Quotas(repository_bytes=QUOTA, open_uploads=4)) as found:
         yield found
-    assert found.pool.lent == 0
+    assert found.pool.in_use == 0
 
 
 async def refused(answer: aiohttp.ClientResponse) -> None:

@@ -278,7 +278,7 @@ async def test_a_server_that_stops_abandons_an_append_cleanly(tmp_path_factory: 
             assert (await line.head()).startswith("HTTP/1.1 100")
             await line.send(CONTENT[:1_500_000])
             await registry.server.finish(0.1)
-        assert registry.pool.lent == 0
+        assert registry.pool.in_use == 0
         assert open_objects() == []
         upload = await registry.uploads.status(ACCOUNT, REPOSITORY, location.rpartition("/")[2])
         assert upload.sealed.plain_size == 1000

@@ -15,7 +15,7 @@ from yarl import URL
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.mirror import MirroredTag
 from proxy.model.pull_through import PullThroughRule
-from proxy.model.records import StoredManifest
+from proxy.model.records import PushedManifest, StoredManifest
 from proxy.registry.mirror.manifests import CREATE, IMPORT, STALE_PAUSE_SECONDS, MirrorManifests, Policy
 from proxy.registry.mirror.upstreams import NEGATIVE_SECONDS, Upstreams
 from proxy.upstream.client import Upstream, UpstreamLogin
@@ -35,6 +35,7 @@ class Rows:
     tags: dict[str, str] = field(default_factory=dict)
     marks: dict[str, MirroredTag] = field(default_factory=dict)
     imports: list[tuple[str, ...]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
     immutable: bool = False
 
     async def resolve(self, account: str, repository: str, reference: str) -> StoredManifest:
@@ -53,9 +54,9 @@ class Rows:
 
     async def import_manifest(
         self, account: str, repository: str, *, content: bytes, digest: str, tags: list[str], **_: Any
-    ) -> None:
+    ) -> PushedManifest:
         await asyncio.sleep(0)
-        self.exists = True
+        created, self.exists = not self.exists, True
         self.images[digest] = StoredManifest(digest, "a/b", content)
         for tag in tags:
             if self.immutable and tag in self.tags:
@@ -63,6 +64,12 @@ class Rows:
             self.tags[tag] = digest
             self.marks[tag] = MirroredTag(digest, self.world.now)
         self.imports.append((digest, *tags))
+        return PushedManifest(digest, None, tuple(tags), created)
+
+    async def note_import_failed(
+        self, account: str, repository: str, *, reference: str, code: str, reason: str
+    ) -> None:
+        self.failures.append((reference, code))
 
 
 class World:
@@ -298,3 +305,19 @@ async def test_a_new_secret_is_tried_at_once_where_the_old_one_was_refused() -> 
         assert len(there.far.asked) == asked
         there_login[0] = "new"
         await there.pull()
+
+
+async def test_the_pull_that_made_a_repository_says_so_and_failures_are_announced_once_a_minute() -> None:
+    async with world() as there:
+        there.rows.exists = False
+        there.answers(500)
+        for _ in range(3):
+            with pytest.raises(Failure):
+                await there.pull()
+        assert there.rows.failures == [("1", "UpstreamUnavailable")]
+        there.far.answers.clear()
+        there.image()
+        there.now += 60
+        pulled = await there.pull()
+        assert (pulled.imported, pulled.created_repository) == (True, True)
+        assert not (await there.pull()).imported

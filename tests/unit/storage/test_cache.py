@@ -12,7 +12,7 @@ import pytest
 
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
-from support.caches import AHEAD, DATA, EXTENT, KEY, LENT, MIB, Disk, another, cache_file, counted, filled, read
+from support.caches import AHEAD, DATA, DIRECT, EXTENT, KEY, MIB, Disk, another, cache_file, counted, filled, read
 from support.watched_store import WatchedStore
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def test_a_second_read_asks_nothing_of_the_store(cache: CachedStore, behin
     assert (behind.reads, behind.opened) == ([], 0)
 
 
-@pytest.mark.parametrize("step", [EXTENT, LENT], ids=["copied", "lent"])
+@pytest.mark.parametrize("step", [EXTENT, DIRECT], ids=["copied", "direct"])
 @pytest.mark.parametrize("stop", [len(DATA), len(DATA) - 100])
 async def test_what_was_read_is_kept_however_soon_the_process_closes(
     behind: WatchedStore, tmp_path: Path, disk: Disk, step: int, stop: int

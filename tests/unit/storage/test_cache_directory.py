@@ -200,14 +200,14 @@ def test_a_file_tells_whether_another_process_waits_for_it(directory: CacheDirec
     mine, other = directory.open(key(1), 10 * EXTENT), directory.open(key(1), 10 * EXTENT)
     assert mine is not None
     assert other is not None
-    other.await_others(True)
-    assert (mine.is_awaited(), other.is_awaited()) == (True, False)
+    other.set_waiting(True)
+    assert (mine.has_waiters(), other.has_waiters()) == (True, False)
     assert mine.lock(0, 10) == 10
-    other.await_others(False)
-    assert not mine.is_awaited()
-    other.await_others(True)
+    other.set_waiting(False)
+    assert not mine.has_waiters()
+    other.set_waiting(True)
     os.close(other.fd)
-    assert not mine.is_awaited()
+    assert not mine.has_waiters()
     os.close(mine.fd)
 
 

@@ -20,9 +20,9 @@ from proxy.storage.cache.fill import CHUNK
 from proxy.storage.cache.store import CachedStore
 from support.caches import (
     DATA,
+    DIRECT,
     EXTENT,
     KEY,
-    LENT,
     MIB,
     OTHER,
     another,
@@ -283,7 +283,7 @@ async def test_a_fetch_that_stands_still_is_waited_for_so_long_and_then_read_pas
 
 @pytest.mark.parametrize("yields", [*range(0, 40, 3)])
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "kept"])
-@pytest.mark.parametrize("step", [EXTENT, LENT], ids=["copied", "lent"])
+@pytest.mark.parametrize("step", [EXTENT, DIRECT], ids=["copied", "direct"])
 async def test_a_read_cancelled_anywhere_leaves_nothing(cache: CachedStore, yields: int, cold: bool, step: int) -> None:
     """After any number of turns of the loop; the fixture looks for what is left open, and the next read is whole."""
     if not cold:

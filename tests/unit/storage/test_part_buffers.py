@@ -60,7 +60,7 @@ async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> N
 
 async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than fit the budget, and for the next part the very ones that were given back."""
-    monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(part_buffers, "IDLE_SECONDS", 0.05)
     buffers = PartBuffers(40, 10)
     first = [await buffers.take(10) for _ in range(4)]
     for buffer in first:
@@ -81,11 +81,11 @@ async def test_buffers_are_cut_only_once_none_came_back_for_a_while() -> None:
     buffers = PartBuffers(40, 10, clock=lambda: now)
     for buffer in [await buffers.take(10) for _ in range(4)]:
         buffers.give(buffer, 10)
-    buffers._cut()
-    assert len(buffers._kept) == 4
+    buffers.trim()
+    assert buffers.idle == 4
     now += 60
-    buffers._cut()
-    assert len(buffers._kept) == 2
+    buffers.trim()
+    assert buffers.idle == 2
     buffers.close()
 
 
@@ -94,7 +94,8 @@ async def test_no_more_are_kept_than_the_budget_and_those_used_last() -> None:
     buffers.give(await buffers.take(2**20), 2**20)
     small = await buffers.take(LEAST)
     buffers.give(small, LEAST)
-    assert buffers._kept == [small]
+    assert buffers.idle == 1
+    assert await buffers.take(LEAST) is small
     buffers.close()
 
 
@@ -114,23 +115,23 @@ async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_si
     buffers.give(other, 100_000)
     whole = await buffers.take(8 * mib)
     buffers.give(whole, 8 * mib)
-    assert buffers._kept == [whole]
+    assert buffers.idle == 1
     assert await buffers.take(8 * mib) is whole
     buffers.close()
 
 
 async def test_of_small_buffers_none_is_kept_once_pushes_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(part_buffers, "IDLE_SECONDS", 0.02)
     buffers, was_cut = PartBuffers(2**20, 2**20), asyncio.Event()
-    cut = buffers._cut
+    cut = buffers.trim
 
     def tell() -> None:
         cut()
         was_cut.set()
 
-    monkeypatch.setattr(buffers, "_cut", tell)
+    monkeypatch.setattr(buffers, "trim", tell)
     buffers.give(await buffers.take(200_000), 200_000)
-    assert len(buffers._kept) == 1
+    assert buffers.idle == 1
     await asyncio.wait_for(was_cut.wait(), 5)
-    assert buffers._kept == []
+    assert buffers.idle == 0
     buffers.close()

@@ -181,14 +181,14 @@ async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_
     async with asyncio.timeout(60):
         appender = await store.begin(KEY)
         other = asyncio.create_task(store.begin("cd" * 16, unused=True))
-        await when(lambda: len(store.buffers._waiting) == 1)
+        await when(lambda: store.buffers.waiting == 1)
         drawing = asyncio.create_task(appender.append_each(following))
         for sent in (1, 2):
             holding = await other  # a part has been sent, whose stream waits for its next buffer
             assert [buffer() is not None for buffer in made] == [False] * (2 * sent - 1) + [True]
             if sent == 1:
                 other = asyncio.create_task(store.begin("ef" * 16, unused=True))
-                await when(lambda: len(store.buffers._waiting) == 2)
+                await when(lambda: store.buffers.waiting == 2)
             await holding.abandon()
         assert await drawing == 3 * PART
         await appender.finish()

@@ -170,18 +170,18 @@ async def test_a_name_that_was_seen_is_believed_for_a_while_and_never_for_what_i
     now = 100.0
     mark = StoreMarker(bucket, prefix, KEY, clock=lambda: now)
     await replace_name(bucket, prefix, f"{KEY}\n")
-    await mark.vouch(fresh=False)
+    await mark.check(fresh=False)
     await replace_name(bucket, prefix, None)
-    now += s3_marker.VOUCH_LASTS - 0.1
-    await mark.vouch(fresh=False)
+    now += s3_marker.CHECK_SECONDS - 0.1
+    await mark.check(fresh=False)
     now += 0.2
     with pytest.raises(Failure, match="not the one"):
-        await mark.vouch(fresh=False)
+        await mark.check(fresh=False)
     await replace_name(bucket, prefix, f"{KEY}\n")
-    await mark.vouch(fresh=False)
+    await mark.check(fresh=False)
     await replace_name(bucket, prefix, None)
     with pytest.raises(Failure, match="not the one"):
-        await mark.vouch()
+        await mark.check()
 
 
 async def test_a_copy_takes_the_name_over_and_nothing_else_gives_its_place_away(

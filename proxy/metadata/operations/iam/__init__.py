@@ -1,14 +1,15 @@
 """IAM's operations on rows, one module a noun: `(transaction, account, parameters)` to the model's output as a mapping.
 
-Input has been validated against botocore's `iam` model, and the policy evaluator has allowed the call; what is left is
-what only rows can say (NoSuchEntity, EntityAlreadyExists, DeleteConflict, quotas) and what no shape says. Times are
-epoch seconds; documents are percent-encoded in answers. A write that a decision may hang on sets `tx.changes.identity`.
+Input was validated against botocore's `iam` model, and the policy evaluator has allowed the call. These functions check
+what depends on rows (NoSuchEntity, EntityAlreadyExists, DeleteConflict, quotas) and what the shapes do not express.
+Times are epoch seconds; documents are percent-encoded in answers. A write that may change a decision sets
+`tx.changes.identity`. Called by `service.dispatch` through the table `IAM`.
 
-    names   quotas   paging   tags   boundaries   holdings      what the nouns share
-    users   groups   roles    accesskeys     aliases    without
-    policies versions inline  attachments    documents  providers
-    reports  simulation       sources
-    resources                 what a decision about an entity needs to know of it
+    names     quotas      paging   tags          boundaries  dependents     shared by the nouns
+    users     groups      roles    access_keys   aliases     unsupported
+    policies  versions    inline   attachments   documents   providers
+    reports   simulation  policy_sources
+    resources                                                               for decisions about an entity
 """
 
 from __future__ import annotations

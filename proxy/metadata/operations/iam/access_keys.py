@@ -1,4 +1,4 @@
-"""Long-lived access keys: two at most for a user, whose secrets come here sealed and never leave in an answer."""
+"""Long-lived access keys: at most two for a user. Callers seal the secrets, and no answer has one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 
-_NEVER = "N/A"  # as IAM says region and service of a key that nobody has used
+_NEVER = "N/A"  # IAM's region and service of a key that was never used
 
 
 @operation(AccountPort, write=True)
 def create_access_key(
     tx: Transaction, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
 ) -> dict[str, Any]:
-    """CreateAccessKey's answer without its SecretAccessKey, which only whoever sealed it knows. `user_name` None: the
+    """CreateAccessKey's answer without its SecretAccessKey, which only the caller knows. `user_name` None: the
     account's root. Failure(NoSuchEntity, LimitExceeded, EntityAlreadyExists)."""
     user = users.named(tx, account, {"UserName": user_name})
     quotas.check(quotas.ACCESS_KEYS_PER_USER, len(_held(tx, user.principal_id)) + 1)
@@ -84,7 +84,7 @@ def get_access_key_last_used(tx: Transaction, account: str, parameters: Paramete
 
 @operation(AccountPort, write=True, settles=True)
 def note_key_use(tx: Transaction, access_key_id: str, at: float, region: str, service: str) -> None:
-    """Keep when a key was last used, epoch seconds; what comes late changes nothing."""
+    """Record when a key was last used, in epoch seconds; an older time changes nothing."""
     tx.connection.execute(
         update(access_keys)
         .where(access_keys.c.access_key_id == access_key_id, func.coalesce(access_keys.c.last_used_at, 0.0) < at)
@@ -98,7 +98,7 @@ def _held(tx: Transaction, principal_id: str) -> list[FoundRow]:
 
 
 def _need(tx: Transaction, account: str, parameters: Parameters) -> FoundRow:
-    """A key of the user that is named. Failure(NoSuchEntity), also for another user's."""
+    """A key of the named user. Failure(NoSuchEntity), also for another user's key."""
     user = users.named(tx, account, parameters)
     wanted = parameters["AccessKeyId"]
     row = tx.connection.execute(

@@ -14,7 +14,7 @@ from proxy.model.errors import Code, Failure
 
 
 def create_account_alias(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """An account has one alias: a new one takes the place of the old. Failure(EntityAlreadyExists)."""
+    """A new alias replaces the account's old one. Failure(EntityAlreadyExists)."""
     alias = parameters["AccountAlias"]
     holder = tx.connection.execute(select(accounts.c.account).where(accounts.c.alias == alias)).scalar()
     if holder not in (None, account):

@@ -1,6 +1,6 @@
-"""Managed policies on users, groups and roles: attaching, detaching, and who has which.
+"""Managed policies of users, groups and roles: attach, detach, list.
 
-One function an operation's kind, made for each noun: the table of operations says `attachments.attach(names.USER)`.
+Functions here make the operation for one noun: `iam.IAM` has `attachments.attach(names.USER)`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
 
 
 def attach(noun: Noun) -> Run:
-    """Attach…Policy. One that is attached already stays so."""
+    """Attach…Policy; idempotent."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
@@ -36,7 +36,7 @@ def attach(noun: Noun) -> Run:
         need_attachable(tx, account, arn)
         held = _held(tx, holder)
         if arn in held:
-            tx.changes.identity = True  # whoever attached it may still wait for all to know
+            tx.changes.identity = True  # also if it was attached already: that write may not be announced yet
             return {}
         quotas.check(_MOST[noun], len(held) + 1)
         tx.connection.execute(insert(attached_policies).values(holder_id=holder, policy_arn=arn, attached_at=tx.now))
@@ -60,14 +60,14 @@ def detach(noun: Noun) -> Run:
 
 
 def list_attached(noun: Noun) -> Run:
-    """ListAttached…Policies, by name. `PathPrefix` is of the policies' paths."""
+    """ListAttached…Policies, by name. `PathPrefix` filters the policies' paths."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
         prefix = parameters.get("PathPrefix") or "/"
         found = attached_to(tx, [holder], prefix).get(holder, [])
         asked = paging.read_paging(parameters, f"ListAttached{noun.word}Policies", account, holder, prefix)
-        # Few enough to number: a name is not the only one, an ARN too long for a Marker.
+        # Few enough to number: names are not unique, and an ARN is too long for a Marker.
         numbered = [(f"{place:03}", policy) for place, policy in enumerate(found, 1)]
         page, more = asked.page_of_all(numbered, lambda at: at[0])
         return {"AttachedPolicies": [policy for _, policy in page], **more}
@@ -76,7 +76,7 @@ def list_attached(noun: Noun) -> Run:
 
 
 def list_entities_for_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Groups, roles, then users, each by name, that have the policy attached or are bounded by it."""
+    """Groups, roles, then users, each by name, with the policy attached or as their boundary."""
     arn, prefix = parameters["PolicyArn"], parameters.get("PathPrefix") or "/"
     kind, use = parameters.get("EntityFilter") or "", parameters.get("PolicyUsageFilter") or ""
     if arn not in AWS_MANAGED:
@@ -99,7 +99,7 @@ def list_entities_for_policy(tx: Transaction, account: str, parameters: Paramete
 
 
 def attached_to(tx: Transaction, holders: Sequence[str], prefix: str = "/") -> dict[str, list[dict[str, str]]]:
-    """By holder that has any: PolicyName and PolicyArn of what is attached to it, in their order."""
+    """PolicyName and PolicyArn of the attached policies, in order, by holder that has any."""
     if not holders:
         return {}
     pairs = tx.connection.execute(

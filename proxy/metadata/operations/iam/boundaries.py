@@ -1,4 +1,4 @@
-"""Permissions boundaries of users and roles: managed policies, AWS's or the account's own, named by their ARN."""
+"""Permissions boundaries of users and roles: the ARNs of managed policies, AWS's or the account's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hangs on a user, role or group and keeps it from being deleted: policies, attached and its own."""
+"""Checks that a user, role or group has no policies, attached or inline, before it is deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.metadata.operations.iam import names
 
 
 def need_none(tx: Transaction, holder_id: str) -> None:
-    """Failure(DeleteConflict) while there is one."""
+    """Failure(DeleteConflict) if there is one."""
     attached = select(attached_policies.c.policy_arn).where(attached_policies.c.holder_id == holder_id).limit(1)
     if tx.connection.execute(attached).first() is not None:
         raise names.delete_conflict("detach all policies")

@@ -1,4 +1,4 @@
-"""Documents of policies as IAM takes them: valid for their kind, and within their quota."""
+"""Validates policy documents by their kind and quota. Called by the modules that store them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.metadata.operations.iam import quotas
 
 
 def check_identity_policy(text: str) -> str:
-    """A document that may hang on a user, group or role. Failure(MalformedPolicyDocument)."""
+    """A policy for a user, group or role. Failure(MalformedPolicyDocument)."""
     try:
         validate(text, PolicyKind.IDENTITY)
     except PolicyError as error:
@@ -19,5 +19,5 @@ def check_identity_policy(text: str) -> str:
 
 def check_managed_policy(text: str) -> str:
     """A version of a managed policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    quotas.check_document(quotas.MANAGED_POLICY_SIZE, text)  # first: compiling takes long what is too long
+    quotas.check_document(quotas.MANAGED_POLICY_SIZE, text)  # first: compiling a long document takes long
     return check_identity_policy(text)

@@ -1,4 +1,4 @@
-"""Groups, and who is in them."""
+"""Groups and their members."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def update_group(tx: Transaction, account: str, parameters: Parameters) -> dict[
         .where(groups.c.group_id == row.group_id)
         .values(arn=names.arn(account, GROUP, path, name), path=path, name=name, name_key=name.lower())
     )
-    tx.changes.identity = True  # its ARN goes with each policy that its members have from it
+    tx.changes.identity = True  # its ARN is part of each policy that members have from it
     return {}
 
 
 def delete_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Failure(DeleteConflict) while anybody is in it, or it holds policies."""
+    """Failure(DeleteConflict) while it has members or policies."""
     row = names.need(tx, account, GROUP, parameters["GroupName"])
     members = select(group_members.c.principal_id).where(group_members.c.group_id == row.group_id).limit(1)
     if tx.connection.execute(members).first() is not None:
@@ -89,12 +89,12 @@ def list_groups(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 
 def add_user_to_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Done already is done."""
+    """Idempotent."""
     group = names.need(tx, account, GROUP, parameters["GroupName"])
     user = names.need(tx, account, USER, parameters["UserName"])
     held = {row.group_id for row in groups_of(tx, user.principal_id)}
     if group.group_id in held:
-        tx.changes.identity = True  # whoever added it may still wait for all to know
+        tx.changes.identity = True  # also if the user was in it already: that write may not be announced yet
         return {}
     quotas.check(quotas.GROUPS_PER_USER, len(held) + 1)
     tx.connection.execute(insert(group_members).values(group_id=group.group_id, principal_id=user.principal_id))
@@ -103,7 +103,7 @@ def add_user_to_group(tx: Transaction, account: str, parameters: Parameters) -> 
 
 
 def remove_user_from_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """One who is not in it is no error, as at AWS."""
+    """Succeeds for a user who is not in it, as at AWS."""
     group = names.need(tx, account, GROUP, parameters["GroupName"])
     user = names.need(tx, account, USER, parameters["UserName"])
     tx.connection.execute(
@@ -123,7 +123,7 @@ def list_groups_for_user(tx: Transaction, account: str, parameters: Parameters) 
 
 
 def groups_of(tx: Transaction, principal_id: str) -> list[FoundRow]:
-    """A user's groups by name: few, by the quota."""
+    """A user's groups by name; the quota keeps them few."""
     rows = tx.connection.execute(
         select(groups)
         .join(group_members, group_members.c.group_id == groups.c.group_id)

@@ -1,6 +1,6 @@
-"""Inline policies of users, groups and roles: part of their holder, and limited together in size.
+"""Inline policies of users, groups and roles; a holder's policies have a limit on their total size.
 
-One function an operation's kind, made for each noun: the table of operations says `inline.put(names.USER)`.
+Functions here make the operation for one noun: `iam.IAM` has `inline.put(names.USER)`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from proxy.model.errors import Code, Failure
 
 Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
 
-MOST_CHARACTERS = {names.USER: 2048, names.GROUP: 5120, names.ROLE: 10240}  # all of one holder's, without white space
+MOST_CHARACTERS = {
+    names.USER: 2048,
+    names.GROUP: 5120,
+    names.ROLE: 10240,
+}  # of one holder's policies together, without white space
 
 
 def put(noun: Noun) -> Run:
-    """Put…Policy: makes it, or takes the place of the one of that name."""
+    """Put…Policy: creates a policy, or replaces the one of that name."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = _holder(tx, account, noun, parameters)

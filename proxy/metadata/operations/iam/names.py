@@ -1,6 +1,6 @@
-"""Who and what has a name in an account: ARNs, look-ups by name, and the refusals that every noun shares.
+"""Names of IAM entities: ARNs, look-ups by name, and failures that every noun shares.
 
-Names are unique within an account and a noun whatever their case (`name_key`), and come back as they were given.
+Names are unique in any case (`name_key`) within an account and a noun, and are returned as they were given.
 Sources: IAM User Guide, "IAM identifiers"; texts as IAM answers them.
 """
 
@@ -22,14 +22,14 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """`word` is its place in an ARN and in refusals; `id_prefix` begins its unique ids."""
+    """A kind of entity. `word` is its word in ARNs and messages; `id_prefix` begins its unique ids."""
 
     word: str
     id_prefix: str
 
     @property
     def parameter(self) -> str:
-        """The member that names one in input and output: `UserName`."""
+        """The member with its name in input and output: `UserName`."""
         return f"{self.word.capitalize()}Name"
 
 
@@ -45,7 +45,7 @@ def arn(account: str, noun: Noun, path: str, name: str) -> str:
 
 
 def principal_key(noun: Noun, name: str) -> str:
-    """`name_key` of a user or role; those of groups and policies, each alone in its table, are `name.lower()`."""
+    """`name_key` of a user or role, which share a table; that of a group or policy is `name.lower()`."""
     return f"{noun.word}/{name.lower()}"
 
 
@@ -60,7 +60,7 @@ def find(tx: Transaction, account: str, noun: Noun, name: str) -> FoundRow | Non
 
 
 def need(tx: Transaction, account: str, noun: Noun, name: str) -> FoundRow:
-    """As `find`; Failure(NoSuchEntity) for one that is not there."""
+    """`find`; Failure(NoSuchEntity) if there is none."""
     row = find(tx, account, noun, name)
     if row is None:
         raise no_such(noun, name)
@@ -68,19 +68,19 @@ def need(tx: Transaction, account: str, noun: Noun, name: str) -> FoundRow:
 
 
 def need_unused(tx: Transaction, account: str, noun: Noun, name: str) -> None:
-    """Failure(EntityAlreadyExists) where a user, role or group has this name already."""
+    """Failure(EntityAlreadyExists) if a user, role or group has this name already."""
     if find(tx, account, noun, name) is not None:
         raise already_exists(noun, name)
 
 
 def holder_id(row: FoundRow) -> str:
-    """What policies hang on: the unique id of a user's, role's or group's row."""
+    """The unique id in a user's, role's or group's row, which its policies refer to."""
     found: str = row.group_id if "group_id" in row._mapping else row.principal_id
     return found
 
 
 def under(path: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
-    """Whether a column of paths begins with PathPrefix. Not LIKE: in SQLite that does not mind case."""
+    """Condition: a path begins with PathPrefix. Not LIKE, which ignores case in SQLite."""
     return func.substr(path, 1, len(prefix)) == prefix
 
 
@@ -93,10 +93,10 @@ def already_exists(noun: Noun, name: str) -> Failure:
 
 
 def delete_conflict(first: str) -> Failure:
-    """`first` is what must be done before: `delete access keys`."""
+    """`first` names what must be done first: `delete access keys`."""
     return Failure(Code.DELETE_CONFLICT, f"Cannot delete entity, must {first} first.")
 
 
 def encode_document(text: str) -> str:
-    """A policy as answers carry it: percent-encoded, as RFC 3986 has it."""
+    """A policy as in answers: percent-encoded (RFC 3986)."""
     return quote(text, safe="")

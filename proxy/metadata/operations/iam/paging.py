@@ -1,7 +1,7 @@
-"""Marker, MaxItems, IsTruncated: how IAM's lists go on.
+"""Marker, MaxItems, IsTruncated: the paging of IAM's lists.
 
-A Marker is `metadata.paging`'s token, bound to the list it was made for; the model allows it 320 characters, which
-holds one key of at most 200 ASCII characters. Rows are asked for in the order of that key, one more than are answered.
+A Marker is a token of `db.paging`, bound to its list. The model allows it 320 characters, enough for a key of 200 ASCII
+characters. Rows are read in the order of that key, one more than are returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """`listing` names the list with all that narrows it. `after` is the key it goes on beyond, empty at its start."""
+    """`listing` names the list and its filters. The page continues beyond the key `after`, empty at the start."""
 
     listing: tuple[str, ...]
     after: str
@@ -29,23 +29,23 @@ class Paging:
 
     @property
     def limit(self) -> int:
-        """Rows to ask for: the one beyond the page tells whether there are more."""
+        """How many rows to read: one beyond the page, to know whether there are more."""
         return self.items + 1
 
     def page(self, found: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], dict[str, Any]]:
-        """Of rows beyond `after`, at most `limit` of them: those of this page, and IsTruncated with its Marker."""
+        """The page of at most `limit` rows beyond `after`, and IsTruncated with its Marker."""
         if len(found) <= self.items:
             return found, {"IsTruncated": False}
         shown = found[: self.items]
         return shown, {"IsTruncated": True, "Marker": paging.issue(self.listing, [key(shown[-1])])}
 
     def page_of_all(self, whole: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], dict[str, Any]]:
-        """As `page`, of a short list that lies in memory whole, in the order of `key`."""
+        """`page` for a short list in memory, in the order of `key`."""
         return self.page([item for item in whole if key(item) > self.after][: self.limit], key)
 
 
 def read_paging(parameters: Parameters, *listing: str) -> Paging:
-    """What a request wants of a list. Failure(ValidationError) for a Marker that is not of this list."""
+    """The paging members of a request. Failure(ValidationError) for another list's Marker."""
     marker = parameters.get("Marker")
     after = ""
     if marker is not None:

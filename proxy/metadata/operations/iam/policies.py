@@ -1,8 +1,8 @@
-"""Managed policies: the account's own, and how AWS's are read.
+"""Managed policies: the account's own, and AWS's, which are read-only.
 
-AWS's are the same in every account and belong to none: whoever would change one is told so. What a policy allows
-follows from its default version (`versions`), what it is attached to lies in `attachments`.
-Source: IAM API Reference; texts as IAM answers them.
+AWS's are the same in every account and cannot be changed. The default version decides what a policy allows
+(`versions`); `attachments` has the entities that it is attached to. Source: IAM API Reference; texts as IAM answers
+them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def create_policy(tx: Transaction, account: str, parameters: Parameters) -> dict
     tx.connection.execute(
         insert(policy_versions).values(policy_id=made, version=1, document=document, created_at=tx.now)
     )
-    tx.changes.identity = True  # a session may name its ARN already
+    tx.changes.identity = True  # a session policy may name its ARN already
     row = tx.connection.execute(select(policies).where(policies.c.policy_id == made)).one()
     shown = _of_row(row, Usage())
     return {"Policy": {**shown, "Tags": tags.render(row.tags)} if given else shown}
@@ -94,7 +94,7 @@ def delete_policy(tx: Transaction, account: str, parameters: Parameters) -> dict
 
 
 def list_policies(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """AWS's first, then the account's, each by name. Descriptions and tags are GetPolicy's alone, as at AWS."""
+    """AWS's first, then the account's, each by name. Only GetPolicy returns descriptions and tags, as at AWS."""
     scope, prefix = parameters.get("Scope") or "All", parameters.get("PathPrefix") or "/"
     use = parameters.get("PolicyUsageFilter") or ""
     attached = bool(parameters.get("OnlyAttached"))
@@ -145,13 +145,13 @@ def list_policy_tags(tx: Transaction, account: str, parameters: Parameters) -> d
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """In one account: how many users, groups and roles it is attached to, and how many it bounds."""
+    """How many entities of one account have the policy attached, and how many as their boundary."""
 
     attachments: int = 0
     boundaries: int = 0
 
     def counts(self, use: str, attached: bool) -> bool:
-        """Whether ListPolicies with this PolicyUsageFilter (empty: any) and OnlyAttached shows it."""
+        """Whether ListPolicies includes it with this PolicyUsageFilter (empty: any) and OnlyAttached."""
         wanted = {PERMISSIONS: self.attachments, BOUNDARY: self.boundaries}.get(use)
         if wanted is None:
             return not attached or self.attachments > 0
@@ -159,7 +159,7 @@ class Usage:
 
 
 def usages(tx: Transaction, account: str, arns: Iterable[str]) -> Mapping[str, Usage]:
-    """By ARN, for each of `arns`."""
+    """The usage of each of `arns`, by ARN."""
     wanted = list(arns)
     if not wanted:
         return {}
@@ -197,14 +197,14 @@ def need(tx: Transaction, account: str, arn: str) -> FoundRow:
 
 
 def need_own(tx: Transaction, account: str, arn: str) -> FoundRow:
-    """As `need`, of a policy that is to be changed: AWS's own are not the account's to change."""
+    """`need` for a policy that is to be changed; fails for AWS's policies."""
     if arn in AWS_MANAGED:
         raise Failure(Code.ACCESS_DENIED, "Policy is outside your own account.")
     return need(tx, account, arn)
 
 
 def need_attachable(tx: Transaction, account: str, arn: str) -> str:
-    """The name of a policy that may hang on an entity, or bound one."""
+    """The name of a policy that may be attached, or be a boundary."""
     managed = AWS_MANAGED.get(arn)
     row = None if managed is not None else find(tx, account, arn)
     if managed is None and row is None:
@@ -216,7 +216,7 @@ def need_attachable(tx: Transaction, account: str, arn: str) -> str:
 def render_with_versions(
     tx: Transaction, account: str, rows: Sequence[FoundRow | ManagedPolicy]
 ) -> list[dict[str, Any]]:
-    """As GetAccountAuthorizationDetails has them: with all versions, the newest first."""
+    """Policies for GetAccountAuthorizationDetails: with all versions, the newest first."""
     usage = usages(tx, account, [each.arn for each in rows])
     own = [each.policy_id for each in rows if not isinstance(each, ManagedPolicy)]
     versions: dict[str, list[FoundRow]] = {}
@@ -238,7 +238,7 @@ def render_with_versions(
 
 
 def render_version(number: int, default: int, created: float, document: str | None = None) -> dict[str, Any]:
-    """A PolicyVersion, with its document where one is given."""
+    """A PolicyVersion, with its document if given."""
     shown: dict[str, Any] = {} if document is None else {"Document": names.encode_document(document)}
     return {**shown, "VersionId": f"v{number}", "IsDefaultVersion": number == default, "CreateDate": created}
 
@@ -283,7 +283,7 @@ def _shown(
 
 
 def _narrowed(prefix: str, use: str, attached: bool) -> list[ColumnElement[bool]]:
-    """The account's own are attached within it only."""
+    """The filters of ListPolicies as conditions. The account's own policies are only attached within the account."""
     narrowed: list[ColumnElement[bool]] = []
     if prefix != "/":
         narrowed.append(names.under(policies.c.path, prefix))

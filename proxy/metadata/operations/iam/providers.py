@@ -1,9 +1,8 @@
-"""Issuers of web identities that an account trusts (OIDC identity providers).
+"""OIDC identity providers: issuers of web identities that an account trusts.
 
-A provider is its URL: the ARN is made of it, without the scheme and just as it was given, and the same URL twice is
-refused. Nothing is asked of the issuer here: an address that a request names is not visited because of it. Without
-thumbprints the issuer's certificate is held to the usual authorities.
-Source: IAM API Reference, CreateOpenIDConnectProvider.
+A provider is identified by its URL: the ARN contains it without the scheme, as it was given, and the same URL twice is
+refused. Nothing here sends a request to the URL. Without thumbprints the issuer's certificate is checked against the
+usual authorities. Source: IAM API Reference, CreateOpenIDConnectProvider.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def create_provider(tx: Transaction, account: str, parameters: Parameters) -> di
 
 
 def get_provider(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """The URL without its scheme, as at AWS."""
+    """Returns the URL without its scheme, as AWS does."""
     row = _need(tx, account, parameters)
     return {
         "Url": row.url,
@@ -98,7 +97,7 @@ def remove_client_id(tx: Transaction, account: str, parameters: Parameters) -> d
 
 
 def update_thumbprint(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """The list given takes the place of the whole old one."""
+    """Replaces the whole list."""
     thumbprints = _checked_thumbprints(parameters["ThumbprintList"])
     return _write(tx, _need(tx, account, parameters), thumbprints=json.dumps(thumbprints))
 
@@ -138,7 +137,7 @@ def _write(tx: Transaction, row: FoundRow, **values: str | None) -> dict[str, An
 
 
 def _checked_url(url: str) -> str:
-    """Without its scheme. https only, and nothing but host, port and path: it must equal a token's `iss`."""
+    """The URL without its scheme. Only https, host, port and path: it must equal a token's `iss`."""
     try:
         parts = urlsplit(url)
     except ValueError:

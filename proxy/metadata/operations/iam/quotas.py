@@ -1,8 +1,8 @@
-"""How many of what an account may have, and how long documents may be: IAM's own figures.
+"""IAM's quotas: how many entities an account may have, and how long documents may be.
 
-The names are those that GetAccountSummary and LimitExceeded use. Lengths of policies are counted without white space.
-Source: IAM User Guide, "IAM and AWS STS quotas" (the default, or the maximum where AWS gives more for the asking and
-nothing here is the worse for it).
+The names are those of GetAccountSummary and LimitExceeded. Lengths of policies are counted without white space. Source:
+IAM User Guide, "IAM and AWS STS quotas" (the default, or the maximum that AWS grants on request where it costs nothing
+here).
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ CLIENT_IDS = ("ClientIdsPerOpenIdConnectProvider", 100)
 TAGS_PER_PROVIDER = ("TagsPerOpenIdConnectProvider", 50)
 
 WITH_SPACE = 4
-"""How many times its quota a document may be long with its white space. IAM has no such bound but the model's 131,072
-characters; here whoever is under a hundred policies brings them, as they are, into each worker's memory."""
+"""A document with its white space may have so many times its quota. IAM's only such bound is the model's 131,072
+characters; here a principal with a hundred policies puts them, as they are, into each worker's memory."""
 
 Quota = tuple[str, int]
 
 
 def check(quota: Quota, wanted: int) -> None:
-    """Failure(LimitExceeded) unless `wanted` of it are within the quota."""
+    """Failure(LimitExceeded) if `wanted` exceeds the quota."""
     name, most = quota
     if wanted > most:
         raise Failure(Code.IAM_LIMIT_EXCEEDED, f"Cannot exceed quota for {name}: {most}")
 
 
 def check_document(quota: Quota, document: str) -> None:
-    """Failure(LimitExceeded) for one that is too long: without white space as IAM counts, and with all of it."""
+    """Failure(LimitExceeded) for a document that is too long, without white space (as IAM counts) or with it."""
     check(quota, size(document))
     check_length(quota, len(document))
 
 
 def check_length(quota: Quota, characters: int) -> None:
-    """Failure(LimitExceeded) for `characters` of documents, white space and all, that are kept under `quota`."""
+    """Failure(LimitExceeded) if documents under `quota` have too many `characters`, white space included."""
     name, most = quota
     if characters > WITH_SPACE * most:
         raise Failure(
@@ -57,5 +57,5 @@ def check_length(quota: Quota, characters: int) -> None:
 
 
 def size(document: str) -> int:
-    """Characters of a policy as quotas count them: white space is free."""
+    """A policy's characters as quotas count them: without white space."""
     return len("".join(document.split()))

@@ -1,7 +1,7 @@
-"""The account as a whole: its summary, and everybody with all that is attached to them.
+"""Reports about an account: its summary, and all entities with their policies.
 
-GetAccountAuthorizationDetails walks users, groups, roles, the account's policies and AWS's that are in use, in this
-order, one list for its Marker. What belongs to a page's entities is asked for at once, not one by one.
+GetAccountAuthorizationDetails lists users, groups, roles, the account's policies and AWS's policies in use, in this
+order, as one list with one Marker. What belongs to a page's entities is read in one query each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FILTERS = ("User", "Group", "Role", "LocalManagedPolicy", "AWSManagedPolicy")  
 
 
 def get_account_summary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """How many there are of what, and how many there may be. What is not served here counts nothing."""
+    """Counts and quotas of all kinds. Kinds that are not served here count 0."""
 
     def count(table: Any, *where: Any) -> int:
         found: int = tx.connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one()
@@ -80,7 +80,7 @@ def get_account_summary(tx: Transaction, account: str, parameters: Parameters) -
 def get_account_authorization_details(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     wanted = parameters.get("Filter") or _FILTERS
     asked = paging.read_paging(parameters, "GetAccountAuthorizationDetails", account, *sorted(set(wanted)))
-    found: list[tuple[str, str, Any]] = []  # place in the list, kind, row
+    found: list[tuple[str, str, Any]] = []  # key in the list, kind, row
     for place, kind in enumerate(_FILTERS):
         here = f"{place}/"
         if kind not in wanted or len(found) >= asked.limit or here[0] < asked.after[:1]:
@@ -124,7 +124,7 @@ _NOT_SERVED = (
 
 
 def _of_kind(account: str, kind: str) -> tuple[Any, ...]:
-    """Through the index of names, which begin with their kind."""
+    """Condition: rows of a kind, by the index of names, which begin with the kind."""
     return principals.c.account == account, principals.c.name_key > f"{kind}/", principals.c.name_key < f"{kind}0"
 
 

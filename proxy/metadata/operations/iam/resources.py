@@ -1,6 +1,6 @@
-"""What a decision about an IAM entity needs to know of it: its whole ARN, tags and boundary.
+"""What a decision about an IAM entity needs: its full ARN, tags and boundary.
 
-Asked by the IAM door before every call that names an entity; the entity itself is another operation's to describe.
+Called by `ecr.iam` before every call that names an entity.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from proxy.model.identity import IamResource, PrincipalKind
 
 @operation(IdentityPort)
 def iam_resource(tx: Transaction, account: str, kind: str, name: str) -> IamResource | None:
-    """The entity that `name` names: a name in any case for a user, role or group, a whole ARN for a policy, an
-    oidc-provider and a source (a user, role or group); an access key stands for its user. None: not in this account."""
+    """The entity `name`: a name in any case for a user, role or group; an ARN for a policy, an oidc-provider and a
+    source (a user, role or group); an access key id for its user. None: not in this account."""
     find = _KINDS.get(kind)
     return None if find is None else find(tx, account, name)
 

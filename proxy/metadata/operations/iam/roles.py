@@ -1,4 +1,4 @@
-"""Roles, and who may take them: trust policies, held against their grammar and bound to unique ids when saved."""
+"""Roles and their trust policies, which are validated and bound to unique ids when saved."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def get_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str,
 
 
 def update_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """A duration that is not given becomes the default, as IAM documents it; a description stays."""
+    """Without a duration the default applies, as IAM documents; the description stays."""
     row = names.need(tx, account, ROLE, parameters["RoleName"])
     new: dict[str, Any] = {"max_session_seconds": parameters.get("MaxSessionDuration") or DEFAULT_SESSION_SECONDS}
     if parameters.get("Description") is not None:
@@ -88,7 +88,7 @@ def update_assume_role_policy(tx: Transaction, account: str, parameters: Paramet
 
 
 def delete_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Failure(DeleteConflict) while policies hang on it. Its sessions end with it."""
+    """Failure(DeleteConflict) while it has policies. Its sessions end with it."""
     row = names.need(tx, account, ROLE, parameters["RoleName"])
     dependents.need_none(tx, row.principal_id)
     tx.connection.execute(delete(principals).where(principals.c.principal_id == row.principal_id))
@@ -144,7 +144,7 @@ def delete_role_permissions_boundary(tx: Transaction, account: str, parameters: 
 
 @operation(AccountPort, write=True, settles=True)
 def note_role_use(tx: Transaction, principal_id: str, at: float, region: str) -> None:
-    """Keep when a role's session was last used, epoch seconds; what comes late changes nothing."""
+    """Record when a role's session was last used, in epoch seconds; an older time changes nothing."""
     tx.connection.execute(
         update(principals)
         .where(principals.c.principal_id == principal_id, func.coalesce(principals.c.last_used_at, 0.0) < at)
@@ -161,7 +161,7 @@ def count(tx: Transaction, account: str) -> int:
 
 
 def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
-    """As lists have it: without tags, boundary and last use."""
+    """A role as in lists: without tags, boundary and last use."""
     found = {
         "Path": row.path,
         "RoleName": row.name,
@@ -169,7 +169,7 @@ def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
         "Arn": row.arn,
         "CreateDate": row.created_at,
         "AssumeRolePolicyDocument": names.encode_document(
-            bindings.shown(tx, row.trust_policy, row.trust_policy_principals)
+            bindings.current_text(tx, row.trust_policy, row.trust_policy_principals)
         ),
         "MaxSessionDuration": row.max_session_seconds,
     }
@@ -195,14 +195,14 @@ def _keep(tx: Transaction, row: FoundRow, new: dict[str, Any]) -> None:
 
 
 def _trust(tx: Transaction, text: str) -> dict[str, Any]:
-    """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    quotas.check_document(quotas.TRUST_POLICY_SIZE, text)  # first: compiling takes long what is too long
+    """The columns for a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
+    quotas.check_document(quotas.TRUST_POLICY_SIZE, text)  # first: compiling a long document takes long
     try:
         document = validation.validate(text, PolicyKind.TRUST)
         bound = bindings.bind(tx, document, text)
     except PolicyError as error:
         raise validation.iam_failure(error) from None
-    return {"trust_policy": text, "trust_policy_principals": bindings.stored(bound)}
+    return {"trust_policy": text, "trust_policy_principals": bindings.to_column(bound)}
 
 
 def _of_a_service() -> Failure:

@@ -1,11 +1,9 @@
-"""SimulatePrincipalPolicy, SimulateCustomPolicy and the context keys they want: what policies come to.
+"""SimulatePrincipalPolicy, SimulateCustomPolicy and the operations for their context keys.
 
-The evaluator itself decides (`auth.policy.simulate`), about a caller whose policies are those that are attached and
-those that were handed in. Keys that a request alone would fill are absent unless they are given; those of a caller and
-the moment are filled. Nothing outside the documents is asked: a repository's policy counts only where it is handed in
-as ResourcePolicy. Pages bound the work: only their pairs of action and resource are decided, fewer where policies are
-long.
-Source: IAM API Reference, SimulatePrincipalPolicy, EvaluationResult.
+The evaluator decides (`auth.policy.simulate`) for a caller with the attached policies and those of the request. Context
+keys of a caller and of the moment are filled in; those of a request are absent unless given. A repository's policy
+counts only if it is given as ResourcePolicy. Paging bounds the work: a page decides only its own pairs of action and
+resource, fewer if policies are long. Source: IAM API Reference, SimulatePrincipalPolicy, EvaluationResult.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.policy_sources import find_source
 from proxy.metadata.operations.iam.resources import source_row
-from proxy.metadata.operations.identity import described
+from proxy.metadata.operations.identity import principal_of
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
 
@@ -36,11 +34,11 @@ _ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
 _USER_ARN = re.compile(r"arn:aws:iam::([0-9]{12}):user/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
 _OWNER = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?", re.ASCII)
 
-# Of documents that one page is held against, counted as often as they are. What there is to match and to show is in
-# proportion, be it many statements or one with many resources or conditions. A page may be shorter than MaxItems.
+# Characters of documents that one page evaluates, each counted once per pair: a measure of the work, whether of many
+# statements or of one with many resources or conditions. A page may be shorter than MaxItems.
 _CHARACTERS = 1_100_000
 
-# What is known of a simulated caller and moment; all else of a request is the simulation's to give.
+# Context keys that are known of a simulated caller and moment; the request gives all others.
 _FILLED = ("aws:currenttime", "aws:epochtime", "aws:principal", "aws:userid", "aws:username")
 
 
@@ -54,14 +52,14 @@ def get_context_keys_for_principal_policy(tx: Transaction, account: str, paramet
 
 
 def simulate_custom_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """The documents that are handed in, and nothing else. Without a CallerArn they are asked about as the owner's."""
+    """Evaluates only the documents of the request. Without a CallerArn the caller is the owner's account."""
     named = parameters.get("CallerArn")
     principal = None if named is None else _user(tx, account, named)
     return _simulated(tx, "", parameters, _input_policies(parameters, "PolicyInputList"), None, principal)
 
 
 def simulate_principal_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """What counts for a user, group or role, less PolicyExclusionList, and the documents handed in besides."""
+    """Evaluates the policies of a user, group or role without PolicyExclusionList, and the request's documents."""
     arn, named = parameters["PolicySourceArn"], parameters.get("CallerArn")
     source = find_source(tx, account, arn)
     excluded = parameters.get("PolicyExclusionList") or ()
@@ -111,8 +109,8 @@ def _simulated(
 
 @dataclass(frozen=True, slots=True)
 class _Simulation:
-    """What one simulation takes for true. `principal` None: nobody in particular, of the account `home`, or where that
-    is empty of the resource's. `owner` is the account of resources whose ARN names none, empty for the caller's."""
+    """The inputs of one simulation. `principal` None: an unnamed caller of the account `home`, or if empty of the
+    resource's account. `owner` is the account of resources whose ARN has none; empty: the caller's."""
 
     now: float
     home: str
@@ -125,7 +123,7 @@ class _Simulation:
 
     @property
     def characters(self) -> int:
-        """Of all documents that each pair of action and resource is held against; 1 at least."""
+        """The characters of all documents that each pair of action and resource is evaluated against; at least 1."""
         held = [each.text for each in (*self.policies, self.boundary) if each is not None]
         return 1 + sum(map(len, held)) + len(self.resource_policy or "")
 
@@ -137,7 +135,7 @@ def _result(supposed: _Simulation, action: str, resource: str) -> dict[str, Any]
     owner = named or supposed.owner or caller.account
     of_resource = None
     if supposed.resource_policy is not None:
-        # The caller that is simulated is whom its ARN in the resource's policy means.
+        # The simulated caller's ARN in the resource's policy means the simulated caller.
         of_resource = BoundPolicy(supposed.resource_policy, ((principal.arn, principal.principal_id),))
     found = simulate(caller, Question(action, resource, _context(supposed, caller, resource)), of_resource, owner)
     statements = [_statement(each) for each in found.matched if not (found.decision.allowed and _bounds(each))]
@@ -156,7 +154,7 @@ def _result(supposed: _Simulation, action: str, resource: str) -> dict[str, Any]
 
 
 def _details(found: SimulationResult) -> dict[str, str]:
-    """What each side says, across accounts."""
+    """The decision of each account, for a request across accounts."""
     sides = {"IAM Policy": PolicyKind.IDENTITY, "Resource Policy": PolicyKind.REPOSITORY}
     return {name: found.outcomes[kind] for name, kind in sides.items() if kind in found.outcomes}
 
@@ -184,7 +182,7 @@ def _statement(matched: MatchedPolicy) -> dict[str, Any]:
 
 
 def _policy_id_and_type(matched: MatchedPolicy) -> tuple[str, str]:
-    """How a result names a policy, and what kind it says it is: `none` where it was handed in."""
+    """A result's SourcePolicyId and SourcePolicyType; `none` for a document of the request."""
     if matched.kind is PolicyKind.REPOSITORY:
         return "ResourcePolicy", "resource"
     if matched.arn:
@@ -222,7 +220,7 @@ def _managed_type(arn: str) -> str:
 
 
 def _holder(arn: str) -> tuple[str, str]:
-    """Kind and name of whom an inline policy hangs on."""
+    """Kind and name of an inline policy's holder."""
     kind, _, rest = arn.split(":", 5)[5].partition("/")
     return kind, rest.rpartition("/")[2]
 
@@ -233,7 +231,7 @@ def _is_excluded(policy: AttachedPolicy, excluded: Sequence[Mapping[str, Any]]) 
 
 
 def _excludes(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
-    """An exclusion that names a type alone means all of it; one that says nothing, none."""
+    """An exclusion with only a type excludes all of that type; an empty one excludes nothing."""
     inline = exclusion.get("InlinePolicyIdentifier")
     if inline is None:
         return bool(exclusion) and exclusion.get("PolicyArn") in (None, policy.arn)
@@ -242,13 +240,13 @@ def _excludes(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
 
 
 def _user(tx: Transaction, account: str, arn: str) -> Principal:
-    """The user that a CallerArn names; one that is not there, or not in this account, by what its ARN says."""
+    """The user of a CallerArn; an unknown one, or one of another account, as its ARN describes it."""
     parts = _USER_ARN.fullmatch(arn)
     if parts is None:
         raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
     row = source_row(tx, account, arn)
     if row is not None:
-        return described(tx, row)
+        return principal_of(tx, row)
     return Principal(f"AIDA{hashlib.sha256(arn.encode()).hexdigest()[:17].upper()}", parts[1], arn, parts[2])
 
 
@@ -257,7 +255,7 @@ def _anonymous_caller(account: str) -> Principal:
 
 
 def _owner(given: str | None) -> str:
-    """The account of a ResourceOwner: its root's ARN, or the number alone."""
+    """The account of a ResourceOwner, which is its root's ARN or its number."""
     if given is None:
         return ""
     owner = _OWNER.fullmatch(given)
@@ -275,7 +273,7 @@ def _given(parameters: Parameters) -> Context:
 
 
 def _fingerprint(parameters: Parameters) -> str:
-    """A Marker goes on with the very simulation that it is of."""
+    """Binds a Marker to its simulation."""
     whole = {name: value for name, value in parameters.items() if name not in ("Marker", "MaxItems")}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
-"""Tags of users, roles, policies and providers: as IAM has them, keys unique whatever their case.
+"""Tags of users, roles, policies and providers; keys are unique in any case, as in IAM.
 
-A row holds them as JSON, [[key, value], …] in the order they were given; at most 50. Source: IAM User Guide, "Rules for
-tagging in IAM and AWS STS".
+A row has them as JSON, [[key, value], …] in the order in which they were given; at most 50. Source: IAM User Guide,
+"Rules for tagging in IAM and AWS STS".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RESERVED = "aws:"
 
 
 def requested(parameters: Parameters, quota: quotas.Quota) -> Tags:
-    """The `Tags` of a request that creates or tags something. Failure(InvalidInput, LimitExceeded)."""
+    """The `Tags` of a request. Failure(InvalidInput, LimitExceeded)."""
     tags = tuple((tag["Key"], tag["Value"]) for tag in parameters.get("Tags") or ())
     if len({_folded(key) for key, _ in tags}) != len(tags):
         raise Failure(Code.INVALID_INPUT, "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
@@ -37,12 +37,12 @@ def requested(parameters: Parameters, quota: quotas.Quota) -> Tags:
 
 
 def encode(tags: Tags) -> str | None:
-    """As a row holds them."""
+    """Tags as the value of a column."""
     return json.dumps(tags, separators=(",", ":"), ensure_ascii=False) if tags else None
 
 
 def add(text: str | None, parameters: Parameters, quota: quotas.Quota) -> str | None:
-    """A row's tags after Tag…: what has a key already, in any case, gives way."""
+    """A row's tags after Tag…; an existing key, in any case, is replaced."""
     new = requested(parameters, quota)
     replaced = {_folded(key) for key, _ in new}
     kept = tuple((key, value) for key, value in read_tags(text) if _folded(key) not in replaced)
@@ -51,13 +51,13 @@ def add(text: str | None, parameters: Parameters, quota: quotas.Quota) -> str | 
 
 
 def remove(text: str | None, keys: Sequence[str]) -> str | None:
-    """A row's tags after Untag…; keys that it has not are passed over."""
+    """A row's tags after Untag…; unknown keys are ignored."""
     gone = {_folded(key) for key in keys}
     return encode(tuple((key, value) for key, value in read_tags(text) if _folded(key) not in gone))
 
 
 def store(tx: Transaction, row: FoundRow, text: str | None) -> None:
-    """A user's or role's new tags: decisions read them."""
+    """Store a user's or role's tags, which decisions read."""
     tx.connection.execute(update(principals).where(principals.c.principal_id == row.principal_id).values(tags=text))
     tx.changes.identity = True
 
@@ -67,7 +67,7 @@ def render(text: str | None) -> list[dict[str, str]]:
 
 
 def page(text: str | None, paging: Paging) -> dict[str, Any]:
-    """The answer of List…Tags, sorted by key. A Marker is a place in it: a key may be too long for one."""
+    """The answer of List…Tags, sorted by key. A Marker is an index: a key may be too long for one."""
     numbered = [(f"{place:02}", tag) for place, tag in enumerate(sorted(render(text), key=lambda tag: tag["Key"]), 1)]
     items, more = paging.page_of_all(numbered, lambda item: item[0])
     return {"Tags": [tag for _, tag in items], **more}

@@ -1,6 +1,6 @@
-"""What users and roles have at AWS and never have here: instance profiles, MFA devices, passwords, certificates.
+"""Empty answers about what users and roles never have here: instance profiles, MFA devices, passwords, certificates.
 
-Clients ask for them before they delete a user or role, and go on when there are none.
+Clients list these before they delete a user or role.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def list_service_specific_credentials(tx: Transaction, account: str, parameters:
 
 
 def login_profile(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """GetLoginProfile and DeleteLoginProfile: nobody has a password. Failure(NoSuchEntity)."""
+    """GetLoginProfile and DeleteLoginProfile: there are no passwords. Failure(NoSuchEntity)."""
     name = users.named(tx, account, parameters).name
     raise Failure(Code.NO_SUCH_ENTITY, f"Login Profile for User {name} cannot be found.")

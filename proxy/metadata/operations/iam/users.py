@@ -1,6 +1,7 @@
-"""Users: made, found, renamed, deleted, listed; and what an answer says of one.
+"""Users: create, get, update, delete, list.
 
-A request without a UserName is about the account's root, where IAM allows that: the door puts in a calling user's name.
+A request without a UserName is about the account's root where IAM allows that; for a calling user `ecr.iam` has added
+the name.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def get_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str,
 
 
 def update_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """A new name or path, hence a new ARN; the unique id stays, and with it what policies elsewhere allow."""
+    """Changes name or path, and so the ARN. The unique id stays, and with it what stored policies allow."""
     row = names.need(tx, account, USER, parameters["UserName"])
     name, path = parameters.get("NewUserName") or row.name, parameters.get("NewPath") or row.path
     if name.lower() != row.name.lower():
@@ -65,7 +66,7 @@ def update_user(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 
 def delete_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Failure(DeleteConflict) while it is in a group, or policies or access keys are its."""
+    """Failure(DeleteConflict) while it is in a group, or has policies or access keys."""
     row = names.need(tx, account, USER, parameters["UserName"])
     mine = row.principal_id
     if tx.connection.execute(select(group_members).where(group_members.c.principal_id == mine).limit(1)).first():
@@ -125,7 +126,7 @@ def delete_user_permissions_boundary(tx: Transaction, account: str, parameters: 
 
 
 def named(tx: Transaction, account: str, parameters: Parameters) -> FoundRow:
-    """The user that a request names, or the account's root. Failure(NoSuchEntity)."""
+    """The user of a request, or the account's root. Failure(NoSuchEntity)."""
     name = parameters.get("UserName")
     if name is not None:
         return names.need(tx, account, USER, name)
@@ -144,7 +145,7 @@ def count(tx: Transaction, account: str) -> int:
 
 
 def render(row: FoundRow) -> dict[str, Any]:
-    """As lists have it: without tags and boundary."""
+    """A user as in lists: without tags and boundary."""
     of_root = {"UserId": row.principal_id, "Arn": row.arn, "CreateDate": row.created_at}
     return of_root if row.kind == PrincipalKind.ROOT else {"Path": row.path, "UserName": row.name, **of_root}
 

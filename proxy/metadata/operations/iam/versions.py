@@ -1,6 +1,6 @@
-"""Versions of managed policies: at most five, one of them the default, which is what counts.
+"""Versions of managed policies: at most five; the default version is the one in force.
 
-Numbers are never given twice. AWS's policies have one version here: the one in force.
+Numbers are never reused. AWS's policies have one version here: the one in force.
 """
 
 from __future__ import annotations

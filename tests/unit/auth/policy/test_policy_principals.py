@@ -41,10 +41,10 @@ def test_only_a_roles_session_is_a_principal_of_its_own() -> None:
 def test_a_notprincipal_lets_go_whom_it_names_at_every_level(
     element: object, caller: Caller, mine: list[str], spared: bool
 ) -> None:
-    assert compile_principals(element).spare(caller, mine) is spared
+    assert compile_principals(element).exempts(caller, mine) is spared
 
 
 def test_who_is_not_told_is_not_meant() -> None:
     nobody = Principals()
-    assert [nobody.mean(each, []) for each in (USER, SESSION, ROOT)] == [PrincipalMatch.NOT] * 3
-    assert not nobody.spare(USER, [])
+    assert [nobody.match(each, []) for each in (USER, SESSION, ROOT)] == [PrincipalMatch.NOT] * 3
+    assert not nobody.exempts(USER, [])

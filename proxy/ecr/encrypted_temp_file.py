@@ -1,13 +1,12 @@
-"""Bytes set aside until it is known whose they are: sealed, on disk, in a file that has no name.
+"""An encrypted temporary file for the bytes of a layer part until the request's signature is checked.
 
-What a request brings may be kept only once its signature is proven, and SDKs that sort their members send a part's
-bytes before the upload that they are for. Held whole they would cost 20 MiB of memory a request; written into the
-upload as they come, they would let whoever knows a key's id take uploads' leases and put bytes into their objects.
-So they lie here meanwhile, each frame under a key that is made for this one spool and never leaves this process.
-What is shorter than a frame never leaves memory; a frame is what an unproven request is charged at most (`unproven`).
-Turned down: two ways to take a part, by the order of its members.
+The signature covers the whole body, and SDKs that sort members send a part's bytes before the upload id. In memory they
+would cost 20 MiB a request; written to the upload at once, they would let anybody who knows a key id lease uploads and
+write to their objects. So they go to an unlinked file, each frame encrypted under a key that is made for this file and
+never leaves the process. Less than a frame stays in memory; a frame is the most that an unproven request is charged
+(`http.unproven_budget`). Turned down: two ways to take a part, by the order of its members.
 
-Words: `write`…, `content`; `async with` gives everything back.
+Used by `layers` and `signed_request`: `write`…, then `content`; leaving `async with` frees everything.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.http.unproven_budget import CHARGE_MAX
 from proxy.model.errors import Code, Failure
-from proxy.registry.append import see_through
+from proxy.storage.off_loop import run_to_completion
 
 FRAME = CHARGE_MAX
 _STORED = FRAME + 16  # with GCM's tag
 _FETCHED = 4  # frames read at a time, once they are proven
 
 
-class PartSpool:
-    """`length` bytes so far. The file lies in `folder`; it takes as much room as was written, and a tag a frame."""
+class EncryptedTempFile:
+    """`length` counts the bytes written. The file is in `folder` and as long as its content, plus a tag a frame."""
 
     def __init__(self, folder: Path) -> None:
         self.length = 0
@@ -53,21 +52,21 @@ class PartSpool:
     ) -> None:
         self._tail.clear()
         if self._file >= 0:
-            await see_through(asyncio.to_thread(os.close, self._file))  # it takes a while to free what was written
+            await run_to_completion(asyncio.to_thread(os.close, self._file))  # freeing the blocks takes a while
 
     async def write(self, some: bytes) -> None:
-        """StoreFull, StoreUnavailable: of this machine's own disk."""
+        """StoreFull, StoreUnavailable: from this machine's disk."""
         self._tail += some
         self.length += len(some)
         while len(self._tail) >= FRAME:
             frame = bytes(self._tail[:FRAME])
             del self._tail[:FRAME]
-            await see_through(self._off_loop(self._set_aside, frame))
+            await run_to_completion(self._off_loop(self._set_aside, frame))
 
     async def content(self) -> AsyncIterator[bytes]:
-        """All that was written, in pieces. May be asked once."""
+        """All that was written, in pieces. May be called once."""
         for first in range(0, self._frames, _FETCHED):
-            await see_through(self._off_loop(self._fetch, range(first, min(first + _FETCHED, self._frames))))
+            await run_to_completion(self._off_loop(self._fetch, range(first, min(first + _FETCHED, self._frames))))
             yield self._read
         self._read = b""
         if self._tail:

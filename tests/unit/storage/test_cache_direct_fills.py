@@ -1,4 +1,4 @@
-"""Buffers of a cache's readers into which is fetched, and whose turn it is."""
+"""Fills that fetch directly into a reader's buffer, and when they wait for that reader."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ import contextlib
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.model.errors import Code, Failure
 from proxy.storage.cache.store import CachedStore
-from proxy.storage.cache.waiter import LENT_LEAST
-from support.caches import AHEAD, DATA, EXTENT, KEY, LENT, Disk, another, filled, read, until, when
+from proxy.storage.cache.waiter import DIRECT_MIN
+from support.caches import AHEAD, DATA, DIRECT, EXTENT, KEY, Disk, another, filled, read, until, when
 from support.watched_store import WatchedStore
 
-if TYPE_CHECKING:
-    pass
 
-
-async def test_a_reader_that_goes_straight_has_the_bytes_fetched_into_its_own_buffer(
+async def test_bytes_for_a_sequential_reader_are_fetched_into_its_own_buffer(
     disk: Disk, cache: CachedStore, behind: WatchedStore, written: list[tuple[int, memoryview]]
 ) -> None:
     """But for the first of each run that is fetched ahead; another reader gets copies, and the file all. The disk takes
     its time: where it takes none, who of the two comes first is chance."""
     disk.before = lambda: time.sleep(0.001)
-    buffer = bytearray(LENT)
+    buffer = bytearray(DIRECT)
     other = asyncio.create_task(read(cache))
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
-        for at in range(0, len(DATA), LENT):
+        for at in range(0, len(DATA), DIRECT):
             got = await reader.read_into(memoryview(buffer), at)
-            assert buffer[:got] == DATA[at : at + LENT]
+            assert buffer[:got] == DATA[at : at + DIRECT]
     assert await other == DATA
     await filled(cache)
-    lent = sum(len(view) for _, view in written if view.obj is buffer)
-    assert lent > len(DATA) // 2
+    direct = sum(len(view) for _, view in written if view.obj is buffer)
+    assert direct > len(DATA) // 2
     assert max(len(view) for _, view in written) <= EXTENT + EXTENT // 4
     assert sum(len(view) for _, view in written) == behind.bytes_read == len(DATA)
     behind.reads.clear()
@@ -45,12 +41,12 @@ async def test_a_reader_that_goes_straight_has_the_bytes_fetched_into_its_own_bu
     assert behind.reads == []
 
 
-async def test_a_reader_whose_rest_was_copied_is_lent_to_from_its_next_buffer_on(
+async def test_a_reader_whose_rest_was_copied_is_fetched_into_from_its_next_buffer_on(
     cache: CachedStore, written: list[tuple[int, memoryview]]
 ) -> None:
-    """The first extent of a run leaves it less than is lent. That rest ends a piece, as nothing else would bring its
-    buffers and the pieces in step again: they are of one length but for some bytes."""
-    buffer = bytearray(LENT_LEAST + 77)
+    """The first extent of a run leaves it less than is fetched directly. That rest ends a piece, as nothing else would
+    bring its buffers and the pieces in step again: they are of one length but for some bytes."""
+    buffer = bytearray(DIRECT_MIN + 77)
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
         for at in range(0, len(DATA), len(buffer)):
@@ -64,7 +60,7 @@ async def test_a_reader_whose_rest_was_copied_is_lent_to_from_its_next_buffer_on
 async def test_a_reader_that_leaves_has_its_buffer_back_first(cache: CachedStore, behind: WatchedStore) -> None:
     """Nobody writes into it afterwards: it may be another's by then. The fill goes on."""
     behind.hold_at = 2 * EXTENT
-    view = memoryview(bytearray(LENT))
+    view = memoryview(bytearray(DIRECT))
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
         task = asyncio.create_task(reader.read_into(view, 0))
@@ -79,7 +75,7 @@ async def test_a_reader_that_leaves_has_its_buffer_back_first(cache: CachedStore
         left = bytes(view)
         await filled(cache)
         assert bytes(view) == left
-    assert await cache.kept(KEY) > LENT
+    assert await cache.kept(KEY) > DIRECT
     assert await read(cache) == DATA
 
 
@@ -89,8 +85,8 @@ async def test_a_reader_that_comes_slowly_holds_up_no_other_process(
     """Though a fill would wait for it: what another process waits for is fetched at once from then on."""
     monkeypatch.setattr("proxy.storage.cache.fill.HOLD_SECONDS", 30.0)
     second = another(behind, tmp_path)
-    behind.hold_at = LENT
-    slow = asyncio.create_task(read(cache, step=LENT, pause=0.5))
+    behind.hold_at = DIRECT
+    slow = asyncio.create_task(read(cache, step=DIRECT, pause=0.5))
     await until(behind.held)
     behind.hold_at = None
     behind.go_on.set()
@@ -106,7 +102,7 @@ async def test_a_reader_that_comes_slowly_holds_up_no_other_process(
 async def test_a_reader_that_stays_away_is_not_waited_for(cache: CachedStore, behind: WatchedStore) -> None:
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
-        await reader.read_into(memoryview(bytearray(LENT)), 0)
+        await reader.read_into(memoryview(bytearray(DIRECT)), 0)
         async with asyncio.timeout(5):
             await filled(cache)
     assert await cache.kept(KEY) > AHEAD
@@ -129,7 +125,7 @@ async def test_what_comes_in_is_handed_on_before_it_is_in_the_file(
 
 
 @pytest.mark.parametrize("leaves", ["cancelled", "to the store behind"])
-async def test_a_buffer_whose_reader_left_before_it_was_lent_is_let_be(
+async def test_a_buffer_whose_reader_left_before_it_was_fetched_into_stays_untouched(
     behind: WatchedStore, tmp_path: Path, disk: Disk, leaves: str
 ) -> None:
     """It leaves while an earlier piece is being written, after which its own would have been fetched."""
@@ -146,14 +142,14 @@ async def test_a_buffer_whose_reader_left_before_it_was_lent_is_let_be(
         async with await cache.open(KEY, size=len(DATA)) as reader:
             reader.will_read(0, len(DATA))
             await reader.read_into(memoryview(bytearray(EXTENT - 10)), 0)
-            buffer = bytearray(LENT)
+            buffer = bytearray(DIRECT)
             task = asyncio.create_task(reader.read_into(memoryview(buffer), EXTENT - 10))
             await asyncio.to_thread(writing.wait)
-            await when(lambda: bool(cache._open[KEY].fills[0]._waiting))
+            await when(lambda: cache.fills(KEY)[0].waiting > 0)
             if leaves == "cancelled":
                 task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            buffer[:] = bytes(LENT)  # what its owner does next
+            buffer[:] = bytes(DIRECT)  # what its owner does next
             gate.set()
             await filled(cache)
             assert not any(buffer)
@@ -168,21 +164,23 @@ async def test_a_reader_that_comes_slowly_holds_up_no_other_here(
 ) -> None:
     """What another reader waits for, further on in the same run, is fetched at once."""
     monkeypatch.setattr("proxy.storage.cache.fill.HOLD_SECONDS", 30.0)
-    slow = asyncio.create_task(read(cache, step=LENT, pause=30.0))
-    await when(lambda: KEY in cache._open and any(fill._back is not None for fill in cache._open[KEY].fills))
-    last = cache._open[KEY].fills[0].stop - 1
+    slow = asyncio.create_task(read(cache, step=DIRECT, pause=30.0))
+    await when(lambda: any(fill.is_holding for fill in cache.fills(KEY)))
+    last = cache.fills(KEY)[0].stop - 1
     async with asyncio.timeout(5):
         assert await read(cache, last * EXTENT, last * EXTENT + 100) == DATA[last * EXTENT :][:100]
     slow.cancel()
     await asyncio.gather(slow, return_exceptions=True)
 
 
-async def test_a_reader_that_is_cancelled_is_lent_no_more(cache: CachedStore, behind: WatchedStore) -> None:
+async def test_nothing_more_is_fetched_into_the_buffer_of_a_cancelled_reader(
+    cache: CachedStore, behind: WatchedStore
+) -> None:
     """Its view comes back with the piece that was on its way; the next one goes into a buffer of the fill's."""
     behind.hold_at = EXTENT // 2
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
-        task = asyncio.create_task(reader.read_into(memoryview(bytearray(LENT)), 0))
+        task = asyncio.create_task(reader.read_into(memoryview(bytearray(DIRECT)), 0))
         await until(behind.held)
         task.cancel()
         await asyncio.sleep(0)
@@ -213,12 +211,12 @@ async def test_what_is_there_in_the_middle_of_a_run_is_not_waited_for(cache: Cac
     assert view == DATA[: len(view)]
 
 
-async def test_kept_counts_what_a_lent_buffer_brought(disk: Disk, cache: CachedStore) -> None:
+async def test_kept_counts_bytes_that_only_a_readers_buffer_has(disk: Disk, cache: CachedStore) -> None:
     """Another reader has had it, and the disk has not."""
     gate = threading.Event()
     disk.before = lambda: gate.wait(10)
-    lent = asyncio.create_task(read(cache, 0, LENT, step=LENT))
+    direct = asyncio.create_task(read(cache, 0, DIRECT, step=DIRECT))
     assert await read(cache, 0, EXTENT) == DATA[:EXTENT]
     asyncio.get_running_loop().call_later(0.2, gate.set)
     assert await cache.kept(KEY) >= EXTENT
-    assert await lent == DATA[:LENT]
+    assert await direct == DATA[:DIRECT]

@@ -1,0 +1,32 @@
+"""`[archive]`: the place where layers go that archived images alone use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.config.setting import matches, one_of, setting
+
+READ_AT_ONCE = ("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "REDUCED_REDUNDANCY")
+"""S3's storage classes whose objects a GET reads without a request to restore them first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    path: str = setting("", "a folder, such as one on a slower disk; without path and bucket the class is a mark")
+    bucket: str = setting(
+        "",
+        "or a bucket of the S3 store of [storage], reached as that is",
+        matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"),
+    )
+    prefix: str = setting(
+        "", "what every key in that bucket begins with", matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
+    )
+    storage_class: str = setting(
+        "",
+        "S3's class of the objects there, one whose objects are read at once; empty: none is sent",
+        one_of("", *READ_AT_ONCE),
+    )
+
+    @property
+    def names_a_place(self) -> bool:
+        return bool(self.path or self.bucket)
