@@ -301,6 +301,7 @@ def make_uploads(config: Config, context: WorkerContext) -> Uploads:
         create_on_push=config.registry.create_on_push,
         pool=context.pool,
         sealing=Sealing(config.storage.sealing),
+        counts_bytes=bool(config.quotas.repository_bytes or config.quotas.account_bytes),
     )
 
 

@@ -30,6 +30,7 @@ NONCE_LENGTH = 12
 TAG_LENGTH = 16
 
 _LABEL = b"wharfage small value 1"
+_TAG_LABEL = b"wharfage tag 1"
 
 
 class SmallSealer:
@@ -83,6 +84,17 @@ class SmallSealer:
         except InvalidTag:
             raise ValueError("the sealed value does not authenticate") from None
 
+    def tag(self, data: bytes) -> bytes:
+        """32 bytes that only the holder of the active key can make of `data`, for this purpose."""
+        self._take()
+        return _tag(self._keys[self._active], self._associated(self._active, data))
+
+    def is_tag(self, tag: bytes, data: bytes) -> bool:
+        """Whether it is how `tag` of `data` begins, under any of the keys."""
+        self._take()
+        made = (_tag(key, self._associated(key_id, data))[: len(tag)] for key_id, key in self._keys.items())
+        return any(hmac.compare_digest(tag, each) for each in made)
+
     def is_current(self, sealed: bytes) -> bool:
         """Whether it names the active key; it may still not open."""
         self._take()
@@ -109,6 +121,10 @@ class SmallSealer:
     def _associated(self, key_id: bytes, bound_to: bytes) -> bytes:
         parts = (self._purpose, key_id, bound_to)
         return bytes((VERSION,)) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def _tag(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, _TAG_LABEL + data, hashlib.sha256)
 
 
 def _subkey(key: bytes, salt: bytes) -> bytes:

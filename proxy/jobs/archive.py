@@ -26,8 +26,9 @@ from proxy.metadata.contract import Metadata
 from proxy.model.archive import KIND, ArchiveMove, MoveResult
 from proxy.model.errors import Failure
 from proxy.model.jobs import Job
-from proxy.registry.append import delete_object, see_through
+from proxy.registry.append import delete_object
 from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.off_loop import run_to_completion
 from proxy.storage.tiered import TieredStore
 
 AT_ONCE = 4  # jobs of a worker: a copy waits for disks and networks
@@ -95,7 +96,7 @@ class Archiving:
         try:
             await self._copy(move, source, target, new_key, view)
         except BaseException as error:
-            await see_through(self._release(new_key))
+            await run_to_completion(self._release(new_key))
             if isinstance(error, SourceFailed):
                 if not isinstance(error.error, ObjectMissing):
                     raise error.error from None

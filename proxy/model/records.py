@@ -8,7 +8,7 @@ and `metadata.service.service`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -145,7 +145,8 @@ class Upload:
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
     None for a session that docker's door began. `created_repository` is said by the call that began it alone,
-    `bytes_left` by the one that leased it: what the quotas leave, None where there are none.
+    `bytes_left` by the one that leased it: what the quotas leave, None where there are none. `has_row` False: nothing
+    has come yet, and no row knows it.
     """
 
     upload_id: str
@@ -159,6 +160,57 @@ class Upload:
     parts: LayerParts | None = None
     created_repository: bool = False
     bytes_left: int | None = None
+    has_row: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """An upload session that gets its row while or after its first append is written: one process alone knows its
+    object's key until then. `began_at`: when the append began, by that process's clock."""
+
+    upload_id: str
+    account: str
+    repository: str
+    algorithm: str
+    object_key: str
+    data_key: EncryptedDataKey
+    sealed_for: str
+    frame_length: int
+    sealing: Sealing
+    encryption: str
+    opened_by: str
+    began_at: float
+
+
+NEW_ALGORITHM = "sha256"
+"""Of sessions that begin without a row: any other has to be remembered."""
+
+FIRST_FENCE = 1
+"""Of the first lease that a session ever gave: only then may an object be put whole before the session is closed."""
+
+
+def upload_without_row(account: str, repository: str, upload_id: str) -> Upload:
+    """What is known of a session before its first append."""
+    nothing = SealedObject("", NO_DATA_KEY, "", 0, 0, 0, 0, ())
+    return Upload(upload_id, account, repository, NEW_ALGORITHM, nothing, b"", 0, has_row=False)
+
+
+def first_append_of(new: NewUpload) -> Upload:
+    """The session as it is while its first append is written."""
+    nothing = SealedObject(
+        object_key=new.object_key,
+        data_key=new.data_key,
+        sealed_for=new.sealed_for,
+        frame_length=new.frame_length,
+        plain_size=0,
+        stored_size=0,
+        segment_count=0,
+        segments=(),
+        sealing=new.sealing,
+        encryption=new.encryption,
+    )
+    begun = upload_without_row(new.account, new.repository, new.upload_id)
+    return replace(begun, sealed=nothing, fence=FIRST_FENCE)
 
 
 @dataclass(frozen=True, slots=True)

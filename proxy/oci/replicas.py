@@ -94,7 +94,7 @@ async def post(call: Call) -> web.StreamResponse:
         replica=True,
     )
     call.record.created_repository |= upload.created_repository
-    return web.Response(status=202, headers=uploads.position(call, upload.upload_id, upload.sealed.plain_size))
+    return web.Response(status=202, headers=uploads.position(call, upload))
 
 
 async def put(call: Call) -> web.StreamResponse:

@@ -252,7 +252,7 @@ def _failed(failure: Failure, request: web.Request, route: Route | None, call: C
     if failure.code in uploads.POSITIONAL and call is not None and call.reference:
         size = uploads.stored_size(failure)
         if size is not None:
-            response.headers.update(uploads.position(call, call.reference, size))
+            response.headers.update(uploads.position_at(call, call.reference, size))
     if response.status >= 500 and failure.code not in (Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE):
         observe.log.error("a request could not be done", error=str(failure), cause=repr(failure.__cause__))
     else:

@@ -19,6 +19,7 @@ from proxy.model.records import Mounted, Upload
 from proxy.oci.call import BodyCut, Call, check_encoding, client_closed, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append
+from proxy.registry.upload_ids import in_first_location
 from proxy.storage.off_loop import run_to_completion
 
 POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
@@ -53,9 +54,7 @@ async def patch(call: Call) -> web.StreamResponse:
     """end-5: append a chunk at its Content-Range, or without one at the upload's end."""
     check_encoding(call.request)
     start, length = _declared_range(call.request)
-    append = await call.services.uploads.append(
-        call.account, call.repository, call.reference, start=start, length=length
-    )
+    append = await _append(call, start, length)
     async with append:
         try:
             await _receive(call, append)
@@ -66,7 +65,7 @@ async def patch(call: Call) -> web.StreamResponse:
         if length is not None and append.received != length:
             raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
         upload = await append.keep(whole=start is None)
-    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+    return web.Response(status=202, headers=position(call, upload))
 
 
 async def put(call: Call) -> web.StreamResponse:
@@ -78,14 +77,12 @@ async def put(call: Call) -> web.StreamResponse:
     call.record.layer = str(digest)
     start, length = _declared_range(call.request)
     if not call.request.body_exists and start is None:
-        await call.services.uploads.close(call.account, call.repository, call.reference, digest)
+        principal = call.caller.principal.principal_id
+        await call.services.uploads.close(call.account, call.repository, call.reference, digest, opened_by=principal)
         return created(call, digest)
     if call.request.body_exists:
         await call.require("ecr:UploadLayerPart")  # a sender of images has no such right: its bytes come by PATCH
-    append = await call.services.uploads.append(
-        call.account, call.repository, call.reference, start=start, length=length, closing=digest
-    )
-    async with append:
+    async with await _append(call, start, length, digest) as append:
         try:
             await _receive(call, append)
         except BodyCut:
@@ -100,7 +97,7 @@ async def get(call: Call) -> web.StreamResponse:
     upload = await call.services.uploads.status(call.account, call.repository, call.reference)
     if upload.committed is not None:
         raise Failure(Code.UPLOAD_NOT_FOUND, "this upload is complete", uploadId=upload.upload_id)
-    return web.Response(status=204, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+    return web.Response(status=204, headers=position(call, upload))
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -109,8 +106,15 @@ async def delete(call: Call) -> web.StreamResponse:
     return web.Response(status=204, headers=API_VERSION)
 
 
-def position(call: Call, upload_id: str, size: int) -> dict[str, str]:
+def position(call: Call, upload: Upload) -> dict[str, str]:
     """Headers with an upload's size in docker's form: no unit, last byte inclusive, and 0-0 also for no byte."""
+    headers = position_at(call, upload.upload_id, upload.sealed.plain_size)
+    if not upload.has_row:
+        headers["Location"] = headers["Location"].replace(upload.upload_id, in_first_location(upload.upload_id))
+    return headers
+
+
+def position_at(call: Call, upload_id: str, size: int) -> dict[str, str]:
     return {
         "Location": f"/v2/{call.repository}/blobs/uploads/{upload_id}",
         "Range": f"0-{max(size - 1, 0)}",
@@ -127,9 +131,21 @@ def stored_size(failure: Failure) -> int | None:
     return offset if isinstance(offset, int) else None
 
 
+async def _append(call: Call, start: int | None, length: int | None, closing: Digest | None = None) -> Append:
+    return await call.services.uploads.append(
+        call.account,
+        call.repository,
+        call.reference,
+        start=start,
+        length=length,
+        closing=closing,
+        opened_by=call.caller.principal.principal_id,
+    )
+
+
 async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
     upload = await _opened(call, algorithm)
-    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+    return web.Response(status=202, headers=position(call, upload))
 
 
 async def _opened(call: Call, algorithm: str) -> Upload:
@@ -150,27 +166,37 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
     upload = await _opened(call, digest.algorithm)
     try:
         append = await call.services.uploads.append(
-            call.account, call.repository, upload.upload_id, length=call.request.content_length, closing=digest
+            call.account,
+            call.repository,
+            upload.upload_id if upload.has_row else in_first_location(upload.upload_id),
+            length=call.request.content_length,
+            closing=digest,
+            opened_by=call.caller.principal.principal_id,
         )
         async with append:
             await _receive(call, append)
             await append.commit_blob(digest)
     except BodyCut:
-        await run_to_completion(_forget(call, upload.upload_id))
+        await run_to_completion(_forget(call, upload))
         return client_closed()
     except BaseException:
         # The client does not know this session: it ends with the request.
-        await run_to_completion(_forget(call, upload.upload_id))
+        await run_to_completion(_forget(call, upload))
         raise
     return created(call, digest)
 
 
-async def _forget(call: Call, upload_id: str) -> None:
+async def _forget(call: Call, upload: Upload) -> None:
+    """One that had no row at its beginning may have one by now, if it took long: the sweep ends it."""
+    if not upload.has_row:
+        return
     try:
-        await call.services.uploads.cancel(call.account, call.repository, upload_id)
+        await call.services.uploads.cancel(call.account, call.repository, upload.upload_id)
     except Failure as failure:
         if failure.code is not Code.UPLOAD_NOT_FOUND:
-            observe.log.warning("an upload nobody knows of stays for the sweep", upload=upload_id, error=str(failure))
+            observe.log.warning(
+                "an upload nobody knows of stays for the sweep", upload=upload.upload_id, error=str(failure)
+            )
 
 
 async def _mount(call: Call, digest: Digest) -> bool:

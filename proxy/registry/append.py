@@ -4,6 +4,10 @@ Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record wha
 (make the session's object a blob), `abandon` (as if the request had never been). Use as `async with`: leaving it
 abandons what was neither kept nor committed, whatever is cancelled meanwhile, and nothing stays open or leased.
 
+The first append of a session that no row knows (`NewUpload`) is recorded at its end, with what it brought. Until then
+nobody else can write to its object, whose key no row names. It gets its row before that once something is to be kept
+under its fence, or when it takes as long as a lease is renewed after.
+
 Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it
 may be over the store is asked for nothing more, not even to undo what this append did (`operations.handover` draws the
 states). Bytes that a failed append stored past the row's offset are cut off by the next one.
@@ -11,9 +15,9 @@ states). Bytes that a failed append stored past the row's offset are cut off by 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
@@ -28,22 +32,12 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
 from proxy.model.quotas import require_bytes
-from proxy.model.records import Blob, Fence, SealedObject, Segment, Upload
+from proxy.model.records import FIRST_FENCE, Blob, NewUpload, SealedObject, Segment, Upload
 from proxy.registry.hash_state import open_state, seal_state
 from proxy.registry.unrecorded import WithLast, with_segment
-from proxy.storage.base import Appender, ObjectMissing, ObjectStore, WriteLease
+from proxy.registry.upload_lease import UploadLease
+from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 from proxy.storage.off_loop import run_to_completion
-
-see_through = run_to_completion  # `registry.mirror` imports it by this name
-
-LEASE_SECONDS = 10.0
-"""How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
-
-FIRST_FENCE = 1
-"""Of the first lease that a session ever gave: only then may an object be put whole before the session is closed."""
-
-STORE_GRACE_SECONDS = 5.0
-"""A write that was sent to the store while the lease lived is over before another may take it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,9 +55,17 @@ class Append:
     """See the module. `upload` is the session as it was leased; `received` counts the bytes written so far."""
 
     def __init__(
-        self, context: AppendContext, upload: Upload, leased_at: float, *, length: int | None, closing: Digest | None
+        self,
+        context: AppendContext,
+        upload: Upload,
+        leased_at: float,
+        *,
+        length: int | None,
+        closing: Digest | None,
+        new: NewUpload | None = None,
     ) -> None:
-        """`leased_at` is the loop's time just before the lease was asked for, `length` the bytes to come, if known."""
+        """`leased_at` is the loop's time just before the lease was asked for, `length` the bytes to come, if known.
+        `new`: no row has the session, which is under `FIRST_FENCE` as of then."""
         self.upload = upload
         self.received = 0
         self._context = context
@@ -74,13 +76,10 @@ class Append:
         self._hasher: Hasher | None = None
         self._appender: Appender | None = None
         self._writer: BlobWriter | None = None
-        self._clock = asyncio.get_running_loop().time  # kept: to ask for the loop is a system call in Python 3.11
-        self._lease_until = leased_at + LEASE_SECONDS
-        self._lease = WriteLease(Fence(upload.upload_id, upload.fence), self._check_lease)
+        self._lease = UploadLease(context.metadata, upload, leased_at, new)
         self._recording = False  # a row may already count what this append stored
         self._opening = False  # the store may have been asked for something
         self._ended = upload.committed is not None
-        self._renewing = None if self._ended else asyncio.create_task(self._renew(), name="renew upload lease")
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "writing" if self._writer else "open"
@@ -102,8 +101,8 @@ class Append:
         if self._length is not None and self.received + len(chunk) > self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
         if self._length is None:
-            require_bytes(self.upload.bytes_left, self.received + len(chunk))
-        self._check_lease()
+            require_bytes(self._lease.bytes_left, self.received + len(chunk))
+        self._lease.check()
         writer = self._writer or await self._open()
         try:
             await writer.write(chunk)
@@ -116,7 +115,7 @@ class Append:
         least one byte's; the place is good until anything else of the append is called."""
         if self._length is not None and self.received >= self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
-        self._check_lease()
+        self._lease.check()
         writer = self._writer or await self._open()
         try:
             return await writer.reserve()
@@ -125,7 +124,7 @@ class Append:
 
     async def fill_from(self, source: Source) -> bool:
         """Take all that `source` gives, as `BlobWriter.fill_from`; it gives no more than was declared."""
-        self._check_lease()
+        self._lease.check()
         writer = self._writer or await self._open()
         before = writer.plain_length
         try:
@@ -147,20 +146,27 @@ class Append:
         durable, to close the session takes rows alone."""
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
-            return self.upload
+            return dataclasses.replace(self.upload, has_row=self._lease.has_row)
         upload, metadata = self.upload, self._context.metadata
         whole = whole and upload.fence == FIRST_FENCE and upload.parts is None
         try:
             segment = await self._writer.finish()
-            self._check_lease()
+            self._lease.check()
             finished = await self._appender.pause(whole=whole)
         except ObjectMissing:
             raise await self._lost() from None
         hasher, hashes = self._hasher, self._writer.last_hashes
         state = seal_state(self._context.state_sealer, upload.upload_id, hasher)
+        digest = f"{hasher.name}:{hasher.digest().hex()}" if whole and finished else None
+        if not self._appender.settled:
+            await self.record()
         self._recording = True
-        if whole and finished:
-            digest = f"{hasher.name}:{hasher.digest().hex()}"
+        if (new := await self._new_at_end()) is not None:
+            async with self._first_row(new):
+                kept = await metadata.record_append(
+                    new, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest
+                )
+        elif digest is not None:
             kept = await metadata.finish_upload(
                 upload.upload_id, upload.fence, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest
             )
@@ -196,7 +202,7 @@ class Append:
         hasher = self._hasher or self._begin_hash()
         if hasher.name == digest.algorithm:
             _check_digest(hasher, digest)
-        self._check_lease()
+        self._lease.check()
         if self._appender is None:
             self._opening = True
             self._appender = await self._resume()
@@ -214,20 +220,33 @@ class Append:
         if hasher.name != digest.algorithm:
             await self._check_other(digest, with_segment(sealed, segment, self._appender.key), segment)
         self._recording = True
-        blob, leftover = await context.metadata.commit_upload(
-            self.upload.upload_id,
-            self.upload.fence,
-            digest=str(digest),
-            segment=segment,
-            hash_state=b"",
-            frame_hashes=self._writer.last_hashes if self._writer is not None else b"",
-            object_key=self._appender.key,
-        )
+        hashes = self._writer.last_hashes if self._writer is not None else b""
+        if segment is not None and (new := await self._new_at_end()) is not None:
+            async with self._first_row(new):
+                blob, leftover = await context.metadata.record_blob(
+                    new, digest=str(digest), segment=segment, frame_hashes=hashes
+                )
+        else:
+            blob, leftover = await context.metadata.commit_upload(
+                self.upload.upload_id,
+                self.upload.fence,
+                digest=str(digest),
+                segment=segment,
+                hash_state=b"",
+                frame_hashes=hashes,
+                object_key=self._appender.key,
+            )
         await self._end()
         observe.metrics.uploads.labels("committed").inc()
         if leftover is not None:
             await delete_object(context.store, leftover)
         return blob
+
+    async def record(self, length: int | None = None) -> None:
+        """See to it that a row has the session, and `length` bytes room in it. As `Metadata.record_upload`;
+        LimitExceeded, UploadConflict when the lease is lost."""
+        await self._lease.record()
+        require_bytes(self._lease.bytes_left, length or 0)
 
     async def abandon(self) -> None:
         """Undo this append and let the session go. Safe to call twice, after a failure and under cancellation."""
@@ -260,7 +279,24 @@ class Append:
         )
         return self._writer
 
+    async def _new_at_end(self) -> NewUpload | None:
+        """The session, to be recorded with all that came, if no row has it yet; none is asked for it from here on."""
+        if self._lease.new is not None:
+            await self._lease.end()
+        return self._lease.new
+
+    @contextlib.asynccontextmanager
+    async def _first_row(self, new: NewUpload) -> AsyncIterator[None]:
+        """While the session's row is asked for: the object of one that is refused is no row's, now and later."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.code is not Code.METADATA_UNAVAILABLE and not self._lease.has_row:
+                await delete_object(self._context.store, new.object_key)
+            raise
+
     async def _keep_page(self, plain_offset: int, hashes: bytes) -> None:
+        await self.record()
         await self._context.metadata.keep_frame_hashes(
             self.upload.upload_id, self.upload.fence, plain_offset=plain_offset, hashes=hashes
         )
@@ -268,13 +304,14 @@ class Append:
     async def _begin(self) -> Appender:
         """Under a key that nobody has written under: the lease left any other."""
         return await self._context.store.begin(
-            self.upload.sealed.object_key, self._length, unused=True, lease=self._lease
+            self.upload.sealed.object_key, self._length, unused=True, lease=self._lease.for_store()
         )
 
     async def _resume(self) -> Appender:
         sealed = self.upload.sealed
         try:
-            return await self._context.store.resume(sealed.object_key, sealed.stored_size, lease=self._lease)
+            lease = self._lease.for_store()
+            return await self._context.store.resume(sealed.object_key, sealed.stored_size, lease=lease)
         except ObjectMissing:
             raise await self._lost() from None
 
@@ -301,7 +338,7 @@ class Append:
 
     async def _lost(self) -> Failure:
         """What the store no longer has, the session cannot have: end it, unless another request holds it by now."""
-        self._check_lease()
+        self._lease.check()
         await self._give_up()
         return Failure(
             Code.UPLOAD_NOT_FOUND,
@@ -328,31 +365,9 @@ class Append:
             await delete_object(self._context.store, key)
         observe.metrics.uploads.labels("failed").inc()
 
-    def _check_lease(self) -> None:
-        if self._clock() > self._lease_until:
-            offset = self.upload.sealed.plain_size
-            raise Failure(Code.UPLOAD_CONFLICT, "the lease on this upload was lost", offset=offset)
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            asked_at = self._clock()
-            try:
-                await self._context.metadata.renew_upload(
-                    self.upload.upload_id, self.upload.fence, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
-                )
-            except Failure as failure:
-                if failure.code is not Code.METADATA_UNAVAILABLE:
-                    self._lease_until = float("-inf")
-                    return
-                continue  # what is left of the lease still counts
-            self._lease_until = asked_at + LEASE_SECONDS
-
     async def _end(self) -> None:
         self._ended = True
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait((self._renewing,))
+        await self._lease.end()
 
     async def _clean_up(self, *, ends: bool = False) -> None:
         try:
@@ -364,10 +379,11 @@ class Append:
             await self._end()
             if ends:
                 await self._end_session()
-            with contextlib.suppress(Failure):  # a lease ends by itself
-                await self._context.metadata.release_upload(
-                    self.upload.upload_id, self.upload.fence, settled=self._appender is None and not self._opening
-                )
+            if self._lease.has_row:
+                with contextlib.suppress(Failure):  # a lease ends by itself
+                    await self._context.metadata.release_upload(
+                        self.upload.upload_id, self.upload.fence, settled=self._appender is None and not self._opening
+                    )
 
 
 async def delete_object(store: ObjectStore, key: str) -> None:

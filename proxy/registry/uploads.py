@@ -1,6 +1,7 @@
 """Upload sessions: begin, append, status, cancel, whichever worker is asked; and layers that come in parts.
 
-A session is a row; what an append stored is counted there before anybody is told. A closing append may be asked twice.
+A session is a row from its first append on (`upload_ids` has what it is before); what an append stored is counted there
+before anybody is told. A closing append may be asked twice.
 The rest of an append's life is in `append`. A session is of one door: what docker began takes no parts of the API and
 the other way round, since each counts by rules of its own; any of them may ask where it stands, and cancel it.
 Sources: OCI Distribution 1.1.1 "Pushing blobs"; UploadLayerPart and CompleteLayerUpload of botocore's `ecr` model.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 
 from proxy import observe
@@ -18,12 +20,26 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
-from proxy.model.errors import Code, Failure, upload_not_found
+from proxy.model.errors import Code, Failure, repository_not_found, upload_not_found
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
 from proxy.model.quotas import require_bytes
-from proxy.model.records import NO_DATA_KEY, CreateOnPush, LayerParts, Sealing, Upload, create_on_push
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, AppendContext, delete_object
+from proxy.model.records import (
+    NEW_ALGORITHM,
+    NO_DATA_KEY,
+    CreateOnPush,
+    EncryptedDataKey,
+    LayerParts,
+    NewUpload,
+    Sealing,
+    Upload,
+    create_on_push,
+    first_append_of,
+    upload_without_row,
+)
+from proxy.registry.append import Append, AppendContext, delete_object
 from proxy.registry.hash_state import open_state
+from proxy.registry.upload_ids import UploadIds, name_in
+from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from proxy.storage.base import ObjectStore
 
 
@@ -47,15 +63,21 @@ class Uploads:
         pool: BufferPool,
         sealing: Sealing = Sealing.AES_GCM,
         new_key: Callable[[], str] = _random_key,
+        counts_bytes: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
-        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`."""
+        """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states and tags
+        upload ids; `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`. `counts_bytes`:
+        there are quotas of bytes, so that a session needs its row before its first byte. `clock`: epoch seconds."""
         self._context = AppendContext(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
         self._create_on_push = create_on_push
         self._sealing = sealing
         self._new_key = new_key
+        self._counts_bytes = counts_bytes
+        self._clock = clock
+        self._ids = UploadIds(state_sealer, clock)
 
     async def begin(
         self,
@@ -71,7 +93,8 @@ class Uploads:
         """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms;
         LimitExceeded where the principal with the id `opened_by` has too many open.
 
-        Its data key is made under the repository's own KMS key where it has one; then it is sealed in any case.
+        In a repository that is there it has no row before its first append, and costs nothing. Its data key is made
+        under the repository's own KMS key where it has one; then it is sealed in any case.
         `replica`: of an image that is replicated, which says how its repository is made."""
         if algorithm not in DIGEST_HEX:
             raise Failure(
@@ -79,10 +102,12 @@ class Uploads:
                 f"digest algorithm {algorithm[:32]!r} is not supported",
                 hint="use sha256 or sha512",
             )
+        access = await self._context.metadata.repository_access(account, repository)
+        if access.exists and not in_parts and algorithm == NEW_ALGORITHM:
+            return upload_without_row(account, repository, self._ids.new(account, repository))
         create = create_on_push(allowed=may_create, by_default=self._create_on_push, replica=replica)
-        encryption = (await self._context.metadata.repository_access(account, repository)).encryption
         try:
-            return await self._begin(account, repository, algorithm, create, in_parts, opened_by, encryption)
+            return await self._begin(account, repository, algorithm, create, in_parts, opened_by, access.encryption)
         except Failure as failure:
             if failure.code is not Code.ENCRYPTION_DIFFERS:
                 raise
@@ -99,11 +124,7 @@ class Uploads:
         opened_by: str,
         encryption: str,
     ) -> Upload:
-        sealed_for = repository_arn(self._region, account, repository)
-        sealing = Sealing.AES_GCM if encryption else self._sealing
-        data_key = NO_DATA_KEY
-        if sealing is not Sealing.NONE:
-            data_key = (await self._context.keys.generate(sealed_for, encryption)).encrypted
+        sealed_for, sealing, data_key = await self._data_key(account, repository, encryption)
         return await self._context.metadata.begin_upload(
             account,
             repository,
@@ -119,6 +140,13 @@ class Uploads:
             opened_by=opened_by,
         )
 
+    async def _data_key(self, account: str, repository: str, encryption: str) -> tuple[str, Sealing, EncryptedDataKey]:
+        sealed_for = repository_arn(self._region, account, repository)
+        sealing = Sealing.AES_GCM if encryption else self._sealing
+        if sealing is Sealing.NONE:
+            return sealed_for, sealing, NO_DATA_KEY
+        return sealed_for, sealing, (await self._context.keys.generate(sealed_for, encryption)).encrypted
+
     async def begin_parts(self, account: str, repository: str, *, opened_by: str = "") -> tuple[str, int]:
         """Open a session for the API's parts: its id, and how many bytes are to be sent at once. RepositoryNotFound:
         as at AWS, only docker's push may create one."""
@@ -126,8 +154,12 @@ class Uploads:
         return upload.upload_id, _parts(upload).size
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:
-        _check_id(account, repository, upload_id)
-        return await self._context.metadata.upload(account, repository, upload_id)
+        upload_id, _ = _named(account, repository, upload_id)
+        try:
+            return await self._context.metadata.upload(account, repository, upload_id)
+        except Failure as failure:
+            self._require_new(account, repository, upload_id, failure)
+            return upload_without_row(account, repository, upload_id)
 
     async def append(
         self,
@@ -139,28 +171,83 @@ class Uploads:
         length: int | None = None,
         closing: Digest | None = None,
         in_parts: bool = False,
+        opened_by: str = "",
     ) -> Append:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
+
+        Of an id as in a first Location (`upload_ids`), and without a `start`, no row is looked for; should there be one
+        all the same, the append ends with UploadConflict. `opened_by` is the principal whom a session that has no row yet counts for.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
         request writes; UploadNotFound, also for a session that was committed as something else or as what is gone,
         or that is the other door's.
         """
-        _check_id(account, repository, upload_id)
+        upload_id, is_first = _named(account, repository, upload_id)
+        if is_first and start is None and not in_parts and self._ids.is_new(upload_id, account, repository):
+            return await self._append_first(account, repository, upload_id, length, closing, opened_by)
         leased_at = asyncio.get_running_loop().time()
-        upload = await self._context.metadata.lease_upload(
-            account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
-        )
+        try:
+            upload = await self._context.metadata.lease_upload(
+                account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
+            )
+        except Failure as failure:
+            self._require_new(account, repository, upload_id, failure)
+            if in_parts:
+                raise
+            if start:
+                raise _elsewhere(start, 0) from failure
+            return await self._append_first(account, repository, upload_id, length, closing, opened_by)
         return await self._append(upload, leased_at, start, length, closing, in_parts)
 
-    async def close(self, account: str, repository: str, upload_id: str, digest: Digest) -> None:
-        """As `append` and `commit` without bytes, by rows alone where an append was kept `whole`."""
-        _check_id(account, repository, upload_id)
-        leased_at = asyncio.get_running_loop().time()
-        upload, leftover = await self._context.metadata.close_upload(
-            account, repository, upload_id, str(digest), seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
+    async def _append_first(
+        self, account: str, repository: str, upload_id: str, length: int | None, closing: Digest | None, opened_by: str
+    ) -> Append:
+        """Of a session that has no row. RepositoryNotFound, Kms."""
+        metadata, leased_at, began_at = self._context.metadata, asyncio.get_running_loop().time(), self._clock()
+        access = await metadata.repository_access(account, repository)
+        if not access.exists:
+            raise repository_not_found(repository, account)
+        sealed_for, sealing, data_key = await self._data_key(account, repository, access.encryption)
+        new = NewUpload(
+            upload_id=upload_id,
+            account=account,
+            repository=repository,
+            algorithm=NEW_ALGORITHM,
+            object_key=self._new_key(),
+            data_key=data_key,
+            sealed_for=sealed_for,
+            frame_length=self._frame_length,
+            sealing=sealing,
+            encryption=access.encryption,
+            opened_by=opened_by,
+            began_at=began_at,
         )
+        append = Append(self._context, first_append_of(new), leased_at, length=length, closing=closing, new=new)
+        if self._counts_bytes:
+            try:
+                await append.record(length)
+            except BaseException as error:
+                await append.fail(error)
+                raise
+        return append
+
+    async def close(
+        self, account: str, repository: str, upload_id: str, digest: Digest, *, opened_by: str = ""
+    ) -> None:
+        """As `append` and `commit` without bytes, by rows alone where an append was kept `whole`."""
+        upload_id, _ = _named(account, repository, upload_id)
+        leased_at = asyncio.get_running_loop().time()
+        try:
+            upload, leftover = await self._context.metadata.close_upload(
+                account, repository, upload_id, str(digest), seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
+            )
+        except Failure as failure:
+            self._require_new(account, repository, upload_id, failure)
+            append = await self._append_first(account, repository, upload_id, 0, digest, opened_by)
+            async with append:
+                await append.commit_blob(digest)
+            return
         if upload is not None:
             async with await self._append(upload, leased_at, None, 0, digest, False) as append:
                 await append.commit_blob(digest)
@@ -190,11 +277,7 @@ class Uploads:
             raise _not_found(account, repository, upload_id)
         if start is not None and start != upload.sealed.plain_size and upload.committed is None:
             await append.abandon()
-            raise Failure(
-                Code.INVALID_LAYER_PART,
-                f"the chunk begins at byte {start}, the upload stands at {upload.sealed.plain_size}",
-                lastValidByteReceived=upload.sealed.plain_size - 1,
-            )
+            raise _elsewhere(start, upload.sealed.plain_size)
         if length is not None and not in_parts:
             try:
                 require_bytes(upload.bytes_left, length)
@@ -251,10 +334,21 @@ class Uploads:
 
     async def cancel(self, account: str, repository: str, upload_id: str) -> None:
         """End a session and remove what it stored. UploadNotFound."""
-        _check_id(account, repository, upload_id)
-        key = await self._context.metadata.cancel_upload(account, repository, upload_id)
+        upload_id, _ = _named(account, repository, upload_id)
+        try:
+            key = await self._context.metadata.cancel_upload(account, repository, upload_id)
+        except Failure as failure:
+            self._require_new(account, repository, upload_id, failure)
+            async with await self._append_first(account, repository, upload_id, None, None, "") as append:
+                await append.record()  # a row, to remember that it was cancelled
+            key = await self._context.metadata.cancel_upload(account, repository, upload_id)
         observe.metrics.uploads.labels("cancelled").inc()
         await delete_object(self._context.store, key)
+
+    def _require_new(self, account: str, repository: str, upload_id: str, failure: Failure) -> None:
+        """Of a session that rows know nothing of: `failure`, unless it was begun and nothing has come yet."""
+        if failure.code is not Code.UPLOAD_NOT_FOUND or not self._ids.is_new(upload_id, account, repository):
+            raise failure
 
     async def _is_there(self, account: str, repository: str, digest: Digest) -> bool:
         try:
@@ -276,6 +370,14 @@ class Uploads:
         return open_state(self._context.state_sealer, upload.upload_id, state)
 
 
+def _elsewhere(start: int, end: int) -> Failure:
+    return Failure(
+        Code.INVALID_LAYER_PART,
+        f"the chunk begins at byte {start}, the upload stands at {end}",
+        lastValidByteReceived=end - 1,
+    )
+
+
 def _parts(upload: Upload) -> LayerParts:
     if upload.parts is None:
         raise _not_found(upload.account, upload.repository, upload.upload_id)
@@ -294,10 +396,11 @@ def invalid_part(upload: Upload, why: str) -> Failure:
     )
 
 
-def _check_id(account: str, repository: str, upload_id: str) -> None:
-    """What is no upload id never reaches a row."""
+def _named(account: str, repository: str, upload_id: str) -> tuple[str, bool]:
+    """As `upload_ids.name_in`. What is no upload id never reaches a row."""
     if not is_upload_id(upload_id):
         raise _not_found(account, repository, upload_id[:80])
+    return name_in(upload_id)
 
 
 def _not_found(account: str, repository: str, upload_id: str) -> Failure:

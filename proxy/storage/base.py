@@ -10,7 +10,7 @@ Failures are `model.errors.Failure` with `StoreFull` (no room left), `StoreUnava
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -57,13 +57,19 @@ class Into:
 @dataclass(frozen=True, slots=True)
 class WriteLease:
     """The right to write to an upload session's object while its lease lasts. `check` raises Failure(UPLOAD_CONFLICT)
-    once the lease may be over; after that no request goes to the store."""
+    once the lease may be over; after that no request goes to the store. `record` gives the session its row, if it has
+    none yet: before any other row is written under `fence`."""
 
     fence: Fence
     check: Callable[[], None]
+    record: Callable[[], Awaitable[None]]
 
 
-UNSHARED = WriteLease(Fence("", 0), lambda: None)
+async def _recorded() -> None:
+    pass
+
+
+UNSHARED = WriteLease(Fence("", 0), lambda: None, _recorded)
 """For an object that one process writes from begin to finish without an upload session."""
 
 Production = tuple[Callable[[], memoryview], Into]

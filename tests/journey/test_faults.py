@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from support.connections import Line, OpenPatch, line_to_each_worker, owners
 from support.images import MIB
 from support.programs import Daemon

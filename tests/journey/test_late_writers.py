@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from support import balancer, postgresql
 from support.cluster import Cluster
 from support.cluster_faults import FaultProxies
@@ -155,8 +155,8 @@ class Play:
         each.location, at = self._to_a.begin(self._repository), 0
         for size in each.recorded:
             placed = OCTETS | {"Content-Range": f"{at}-{at + size - 1}"}
-            self._to_a.ask("PATCH", each.location, each.content[at : at + size], placed).expect(202)
-            at += size
+            answer = self._to_a.ask("PATCH", each.location, each.content[at : at + size], placed).expect(202)
+            each.location, at = answer.headers["Location"], at + size
 
     def _send_late(self, each: Schedule) -> None:
         method, location = ("PUT", each.closing()) if each.closes else ("PATCH", each.location)

@@ -27,9 +27,11 @@ from proxy.jobs import sweep
 from proxy.metadata.db import schema
 from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations.accounts import bootstrap
+from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.model.errors import Failure
 from proxy.model.names import parse_digest
-from proxy.model.records import Sealing
+from proxy.model.records import CreateOnPush, Sealing
+from proxy.registry.upload_ids import in_first_location
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.store import S3Store
@@ -115,6 +117,7 @@ class World:
             create_on_push=True,
             pool=BufferPool(slot_bytes=1024),
             sealing=Sealing.NONE,
+            clock=self.now,
         )
         self.upload_id = ""
         self.recorded: dict[bytes, bytes] = {b"": b""}  # by the hash state of a session: what it holds
@@ -132,11 +135,11 @@ class World:
         writing = self.writing.get(owner, b"")
 
         def done(result: Any) -> None:
-            if name in ("advance_upload", "finish_upload"):
+            if name in ("advance_upload", "finish_upload", "record_append"):
                 self.recorded[parameters["hash_state"]] = writing
             elif name == "cancel_upload" and parameters.get("fence") is not None:
                 self.given_up.append(owner)
-            elif name == "commit_upload" or (name == "close_upload" and result[0] is None):
+            elif name in ("commit_upload", "record_blob") or (name == "close_upload" and result[0] is None):
                 self.committed[parameters["digest"]] = writing
 
         return done
@@ -153,11 +156,13 @@ class World:
 
         self.tasks[writer] = self.loop.create_task(run(), context=None)
 
-    async def append(self, writer: str, length: int, *, close: bool, stalls: bool) -> None:
-        """One request: `length` bytes that nobody else sends, kept or committed as what the session then holds."""
+    async def append(self, writer: str, length: int, *, close: bool, stalls: bool, first: bool = False) -> None:
+        """One request: `length` bytes that nobody else sends, kept or committed as what the session then holds.
+        `first`: at the Location that the session's beginning was answered with."""
         self.numbers += 1
         fresh = hashlib.sha256(f"{writer}{self.numbers}".encode()).digest() * (length // 32 + 1)
-        append = await self.uploads.append(ACCOUNT, REPOSITORY, self.upload_id, length=None)
+        upload_id = in_first_location(self.upload_id) if first else self.upload_id
+        append = await self.uploads.append(ACCOUNT, REPOSITORY, upload_id, length=None)
         async with append:
             content = self.recorded[append.upload.hash_state] + fresh[:length]
             self.writing[writer] = content
@@ -288,7 +293,9 @@ class Round(NamedTuple):
 
 
 LENGTHS = st.sampled_from([1, 300, PART - 1, PART, PART + 1, 2 * PART + 300])
-VERBS = st.sampled_from(["append"] * 7 + ["commit"] * 3 + ["close"] + ["cancel"])
+VERBS = st.sampled_from(
+    ["append"] * 7 + ["commit"] * 3 + ["first append"] * 3 + ["first commit"] * 2 + ["close", "cancel"]
+)
 THEN = st.sampled_from(
     ["goes on"] * 3
     + ["stops"] * 4
@@ -329,7 +336,9 @@ def prepare() -> None:
     with ENGINE.begin() as connection:
         for table in KEPT:
             connection.execute(delete(schema.metadata.tables[table]))
-        bootstrap(Transaction(connection, EPOCH, Registry(account=ACCOUNT)), ACCOUNT)
+        tx = Transaction(connection, EPOCH, Registry(account=ACCOUNT))
+        bootstrap(tx, ACCOUNT)
+        need_or_make_repository(tx, ACCOUNT, REPOSITORY, CreateOnPush.YES)
 
 
 def clean() -> None:
@@ -345,6 +354,8 @@ async def follow(world: World, rounds: list[Round]) -> None:
         works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "append": lambda: world.append(writer, length, close=False, stalls=each.stalls),  # noqa: B023 - begun at once
             "commit": lambda: world.append(writer, length, close=True, stalls=each.stalls),  # noqa: B023
+            "first append": lambda: world.append(writer, length, close=False, stalls=each.stalls, first=True),  # noqa: B023
+            "first commit": lambda: world.append(writer, length, close=True, stalls=each.stalls, first=True),  # noqa: B023
             "close": lambda: world.close_by_rows(writer),  # noqa: B023
             "cancel": world.cancel,
         }

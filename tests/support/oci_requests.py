@@ -38,10 +38,12 @@ async def begin_upload(http: aiohttp.ClientSession, repository: str, **query: st
         return answer.headers["Location"]
 
 
-async def patch(http: aiohttp.ClientSession, location: str, content: bytes, start: int | None = None) -> None:
+async def patch(http: aiohttp.ClientSession, location: str, content: bytes, start: int | None = None) -> str:
+    """The Location to go on at."""
     place = {} if start is None else {"Content-Range": f"{start}-{start + len(content) - 1}"}
     async with http.patch(location, data=body(content), headers=place) as answer:
         assert answer.status == 202, await answer.text()
+        return answer.headers["Location"]
 
 
 async def close(http: aiohttp.ClientSession, location: str, digest: str, content: bytes = b"") -> int:

@@ -195,6 +195,7 @@ async def whole_registry(
             create_on_push=create_on_push,
             pool=pool,
             sealing=sealing,
+            counts_bytes=bool(quotas.repository_bytes or quotas.account_bytes),
         )
         blobs = Blobs(metadata, store, keys, pool, links, create_on_push=create_on_push)
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)

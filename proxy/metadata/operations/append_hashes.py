@@ -5,11 +5,11 @@ Apart from `frame_hashes`, which must not know sessions. Called by the service f
 
 from __future__ import annotations
 
-from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.frame_hashes import put_page
 from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.upload_rows import need_held, need_row
+from proxy.metadata.upload_contract import UploadPort
 from proxy.model.errors import Code, Failure
 from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing
 

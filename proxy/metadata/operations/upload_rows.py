@@ -1,19 +1,40 @@
-"""Looks up the row of an upload session and checks it: that it exists, is visible, and is held under a fence."""
+"""The row of an upload session: inserts it, looks it up, checks that it exists, is visible, is held under a fence."""
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, select
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select
 
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.layer_parts import parts_of
-from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, segments_of, upload_object
+from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, data_key_columns, segments_of, upload_object
 from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
-from proxy.model.records import Segment, Upload
+from proxy.model.records import EncryptedDataKey, Sealing, Segment, Upload
 
 BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # built once: each step of a push runs it
+
+_OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
+
+
+def insert_upload(tx: Transaction, data_key: EncryptedDataKey, sealing: Sealing, **facts: Any) -> FoundRow:
+    """An open session. Of `facts`, columns of the row, those have defaults that a new session begins with."""
+    begun = {
+        "state": UPLOAD_OPEN,
+        "plain_size": 0,
+        "stored_size": 0,
+        "segment_count": 0,
+        "hash_state": b"",
+        "fence": 0,
+        "last_fence": 0,
+        "lease_until": 0.0,
+        "touched_at": tx.now,
+    }
+    sealed = {"sealing": str(sealing), **data_key_columns(data_key)}
+    return tx.connection.execute(_OPEN, begun | sealed | facts).one()
 
 
 def need_held(row: FoundRow, fence: int) -> None:

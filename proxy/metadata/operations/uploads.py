@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 
-from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
@@ -25,7 +24,6 @@ from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.metadata.operations.sealed import (
     UPLOAD_COLUMNS,
-    data_key_columns,
     insert_segments,
     segments_of,
     upload_object,
@@ -33,12 +31,14 @@ from proxy.metadata.operations.sealed import (
 from proxy.metadata.operations.upload_commit import commit, commit_target, committed_blob, find_with_target
 from proxy.metadata.operations.upload_rows import (
     conflict,
+    insert_upload,
     need_held,
     need_row,
     need_visible,
     only_segment,
     upload_of,
 )
+from proxy.metadata.upload_contract import UploadPort
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import (
@@ -57,7 +57,6 @@ _BEFORE = select(
     select(uploads.c.upload_id).where(uploads.c.object_key == bindparam("key")).scalar_subquery().label("there"),
     usage.OPEN_UPLOADS.label("open_uploads"),
 ).where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
-_OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
 _LEASE = (
     update(uploads)
     .where(
@@ -135,33 +134,21 @@ def begin_upload(
             encryption=own,
         )
     if before.there is None:
-        upload_id = str(tx.new_upload_id())
-        row = tx.connection.execute(
-            _OPEN,
-            dict(
-                upload_id=upload_id,
-                account=account,
-                repository=repository,
-                state=UPLOAD_OPEN,
-                algorithm=algorithm,
-                object_key=object_key,
-                sealed_for=sealed_for,
-                frame_length=frame_length,
-                sealing=str(sealing),
-                encryption=encryption,
-                **data_key_columns(data_key),
-                plain_size=0,
-                stored_size=0,
-                segment_count=0,
-                hash_state=b"",
-                fence=0,
-                last_fence=0,
-                lease_until=0.0,
-                touched_at=tx.now,
-                parts=0 if in_parts else None,
-                **usage.opening_columns(tx, opened_by, before.open_uploads),
-            ),
-        ).one()
+        row = insert_upload(
+            tx,
+            upload_id=str(tx.new_upload_id()),
+            account=account,
+            repository=repository,
+            algorithm=algorithm,
+            object_key=object_key,
+            data_key=data_key,
+            sealed_for=sealed_for,
+            frame_length=frame_length,
+            sealing=sealing,
+            encryption=encryption,
+            parts=0 if in_parts else None,
+            **usage.opening_columns(tx, opened_by, before.open_uploads),
+        )
     else:  # the answer was lost: the repository is new if both rows are of the same time
         row = need_row(tx, before.there)
         made_at = select(repositories.c.created_at).where(repositories.c.repository_id == before.repository_id)
@@ -229,7 +216,7 @@ def advance_upload(
     object_key: str = "",
     settled: bool = True,
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
+    return advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
 
 
 @operation(UploadPort, write=True, settles=True)
@@ -241,12 +228,12 @@ def finish_upload(
     ends = _ends(tx, upload_id, segment, hash_state, digest, fence)
     row = tx.connection.execute(_FINISH, facts | ends).one_or_none() if fence else None
     if row is None:
-        return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
-    _record(tx, row, segment, frame_hashes)
+        return advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
+    record_segment(tx, row, segment, frame_hashes)
     return upload_of(tx, row, only_segment(row, segment))
 
 
-def _advance(
+def advance(
     tx: Transaction,
     upload_id: str,
     fence: int,
@@ -354,7 +341,7 @@ def _append(
         raise conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
-    _record(tx, row, segment, frame_hashes)
+    record_segment(tx, row, segment, frame_hashes)
     if hash_state is None:
         facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
         return tx.connection.execute(_APPEND, facts).one()
@@ -362,7 +349,7 @@ def _append(
     return tx.connection.execute(_APPEND_AND_FREE, ends).one()
 
 
-def _record(tx: Transaction, row: FoundRow, segment: Segment, frame_hashes: bytes) -> None:
+def record_segment(tx: Transaction, row: FoundRow, segment: Segment, frame_hashes: bytes) -> None:
     """Write an append's rows other than the session's."""
     usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])

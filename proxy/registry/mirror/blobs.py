@@ -30,7 +30,6 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.mirror import AbsentBlob, FetchLease
 from proxy.model.pull_through import PullThroughRule
-from proxy.registry.append import see_through
 from proxy.registry.blobs import Blobs, OpenBlob
 from proxy.registry.mirror import relay
 from proxy.registry.mirror.fetch import follow, lead
@@ -41,6 +40,7 @@ from proxy.registry.mirror.spool import FetchSpool
 from proxy.registry.mirror.upload_session import UploadSession
 from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
 from proxy.registry.uploads import Uploads
+from proxy.storage.off_loop import run_to_completion
 from proxy.upstream.client import LayerBody
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
@@ -257,7 +257,7 @@ class MirrorBlobs:
                 observe.metrics.mirror_fetches.labels("failed").inc()
             renewing.cancel()
             resumable = session.is_kept and not is_done and not is_wrong
-            await see_through(self._end(wanted, holder, session, is_done=is_done, resumable=resumable))
+            await run_to_completion(self._end(wanted, holder, session, is_done=is_done, resumable=resumable))
 
     async def _open_session(self, session: UploadSession, copy: LayerCopy, upload_id: str) -> None:
         """The one that was kept before, where it has much that the copy has not; else a new one."""

@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.model.errors import Code, Failure
-from proxy.registry.append import see_through
+from proxy.storage.off_loop import run_to_completion
 
 FRAME = 1 << 20
 RECENT = 4  # frames in memory: readers that keep up open nothing
@@ -80,7 +80,7 @@ class FetchSpool:
         self._recent.clear()
         self._tail.clear()
         if file >= 0:
-            await see_through(asyncio.to_thread(os.close, file))  # it takes a while to free what was written
+            await run_to_completion(asyncio.to_thread(os.close, file))  # it takes a while to free what was written
 
     def _write(self, frame: bytes) -> None:
         if self._cipher is None:
@@ -105,7 +105,7 @@ async def _off_loop(work: Callable[[], T], folder: Path) -> T:
         found.append(await asyncio.to_thread(work))
 
     try:
-        await see_through(run())
+        await run_to_completion(run())
     except (OSError, InvalidTag) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise Failure(

@@ -58,6 +58,7 @@ class FencedRows:
     def __init__(self, rows: OpenObjects, lease: WriteLease) -> None:
         self._rows = rows
         self._fence = lease.fence
+        self._record = lease.record
         self.parts = rows.open_object_parts
         self.tail = rows.open_object_tail
 
@@ -73,6 +74,7 @@ class FencedRows:
         next_number: int,
         final_size: int | None = None,
     ) -> None:
+        await self._record()
         await self._rows.keep_open_object(
             object_key,
             self._fence,
@@ -86,9 +88,11 @@ class FencedRows:
         )
 
     async def cut(self, object_key: str, offset: int, *, numbers: int) -> OpenObject | None:
+        await self._record()
         return await self._rows.cut_open_object(object_key, self._fence, offset, numbers=numbers)
 
     async def reserve(self, object_key: str, *, numbers: int) -> int:
+        await self._record()
         return await self._rows.reserve_part_numbers(object_key, self._fence, numbers=numbers)
 
     async def drop(self, object_key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from proxy.metadata.operations import (
     lifecycle_previews,
     manifests,
     mirror,
+    new_uploads,
     open_objects,
     pull_time_exclusions,
     pull_times,
@@ -69,7 +71,17 @@ from proxy.model.lifecycle.evaluation import ImageStatus, Mark
 from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
-from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
+from proxy.model.records import (
+    FRAME_PAGE,
+    CreateOnPush,
+    EncryptedDataKey,
+    Fence,
+    KeyRecord,
+    NewUpload,
+    Pull,
+    Sealing,
+    SentPart,
+)
 from support import postgresql
 from support.archive_examples import of_archive
 from support.examples import LIFECYCLE
@@ -121,6 +133,10 @@ class Push:
         rules = (CreateOnPush.YES, sealing, in_parts)
         about = ("sha256", key, DATA_KEY, "arn", 4096)
         return uploads.begin_upload(self.tx, ACCOUNT, R, *about, *rules, opened_by="AIDA")
+
+    def new(self) -> NewUpload:
+        key, ids = next(self.keys), (str(uuid.uuid4()), ACCOUNT, R)
+        return NewUpload(*ids, "sha256", key, DATA_KEY, "arn", 4096, Sealing.AES_GCM, "", "AIDA", self.tx.now)
 
     def lease(self) -> Any:
         return uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
@@ -295,6 +311,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
         "begin_upload": push.begin,
+        "record_upload": lambda: new_uploads.record_upload(tx, push.new(), 15.0),
+        "record_append": lambda: new_uploads.record_append(tx, push.new(), append(0, 9), b"s", b"", digest("first")),
+        "record_blob": lambda: new_uploads.record_blob(tx, push.new(), digest("first"), append(0, 9), b""),
         "upload": lambda: uploads.upload(tx, ACCOUNT, R, open_upload.upload_id),
         "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0, "me"),
         "renew_upload": lambda: uploads.renew_upload(tx, uid, f, 1.0),

@@ -129,11 +129,13 @@ async def test_of_two_who_share_what_is_left_one_is_denied(
 
 
 async def test_one_upload_too_many_of_a_principal_is_denied_until_another_ends(http: aiohttp.ClientSession) -> None:
-    locations = [await begin_upload(http, REPOSITORY) for _ in range(4)]
-    async with http.post(f"/v2/{REPOSITORY}/blobs/uploads/") as answer:
+    """One counts from its first byte on: what was only begun holds nothing."""
+    locations = [await begin_upload(http, REPOSITORY) for _ in range(5)]
+    kept = [await patch(http, location, b"lay") for location in locations[:4]]
+    async with http.patch(locations[4], data=b"lay") as answer:
         await refused(answer)
-    assert await close(http, locations[0], digest_of(b"layer"), b"layer") == 201
-    await begin_upload(http, REPOSITORY)
+    assert await close(http, kept[0], digest_of(b"layer"), b"er") == 201
+    await patch(http, locations[4], b"lay")
 
 
 async def test_a_part_and_an_image_past_the_quota_are_limit_exceeded_by_the_api(tmp_path: Path) -> None:

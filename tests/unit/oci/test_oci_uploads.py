@@ -8,7 +8,7 @@ import os
 import aiohttp
 import pytest
 
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from support.failing_registry import open_objects
 from support.oci_requests import begin_upload, body, close, code_of, digest_of, patch, push_blob, range_of
 from support.raw_http import Raw

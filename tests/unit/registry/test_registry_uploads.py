@@ -203,8 +203,8 @@ async def test_a_second_writer_is_refused_with_the_true_offset_and_the_first_goe
 
 
 async def test_a_lease_is_renewed_while_an_append_is_slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.registry.append.LEASE_SECONDS", 0.3)
-    monkeypatch.setattr("proxy.registry.append.STORE_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("proxy.registry.upload_lease.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("proxy.registry.upload_lease.STORE_GRACE_SECONDS", 0.1)
     monkeypatch.setattr("proxy.registry.uploads.LEASE_SECONDS", 0.3)
     monkeypatch.setattr("proxy.registry.uploads.STORE_GRACE_SECONDS", 0.1)
     upload_id = await begin(bench)
@@ -219,7 +219,7 @@ async def test_a_lease_is_renewed_while_an_append_is_slow(bench: Bench, monkeypa
 
 
 async def test_nothing_is_written_once_the_lease_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.registry.append.LEASE_SECONDS", 0.1)
+    monkeypatch.setattr("proxy.registry.upload_lease.LEASE_SECONDS", 0.1)
     upload_id = await begin(bench)
     bench.faults.before["renew_upload"] = raising(Failure(Code.UPLOAD_CONFLICT, "taken"), 9)
     append = await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id)
@@ -232,7 +232,7 @@ async def test_nothing_is_written_once_the_lease_is_lost(bench: Bench, monkeypat
 
 
 async def test_a_lease_runs_out_when_it_cannot_be_renewed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.registry.append.LEASE_SECONDS", 0.2)
+    monkeypatch.setattr("proxy.registry.upload_lease.LEASE_SECONDS", 0.2)
     upload_id = await begin(bench)
     bench.faults.before["renew_upload"] = raising(Failure(Code.METADATA_UNAVAILABLE, "gone"), 99)
     append = await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id)
