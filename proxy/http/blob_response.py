@@ -175,7 +175,7 @@ def _headers(pull: BlobRequest) -> dict[str, str]:
 
 
 def _can_be_linked(request: web.Request, ranges: Sequence[tuple[int, int]] | None) -> bool:
-    """Whether a store answers this request as we would: S3 serves one range a request, and has other ETags and times."""
+    """Whether a store answers this request as we would: S3 serves one range a request, with its own ETags and times."""
     conditional = any(name.lower().startswith("if-") for name in request.headers)
     return (ranges is None or len(ranges) == 1) and not conditional
 

@@ -51,7 +51,7 @@ class BodySource(Protocol):
         """The view at hand is not used any more; the source yields its last `untaken` bytes once more."""
 
     def suspend(self) -> None:
-        """After `release_buffers`: nothing is read for a while; the source should close what it has open at the store."""
+        """After `release_buffers`: nothing is read for a while; the source should close its connection to the store."""
 
     def is_scarce(self) -> bool:
         """Whether a buffer should be returned as soon as a client makes its holder wait."""
@@ -134,7 +134,7 @@ class BodyWriter:
             if done == len(run):
                 break
             length = min(len(run) - done, self._piece())
-            await self._hand_over(bytes(run[done : done + length]))  # no variable: TLS has copied it, so it is freed while we wait
+            await self._hand_over(bytes(run[done : done + length]))  # no variable: freed while we wait
             done += length
             if self._transport.get_write_buffer_size():
                 await self._drain(len(run) - done)
