@@ -16,6 +16,7 @@ from proxy.audit.trail import Trail
 from proxy.auth.policy.context import RequestInfo
 from proxy.model.identity import Caller
 from proxy.model.names import is_digest_like, is_upload_id, repository_arn
+from proxy.registry.upload_ids import upload_name
 
 CUT = "RequestCut"  # in errorCode: the connection ended before the request or the response was complete
 AUTHENTICATE = "Authenticate"  # in eventName: a wrong password without an operation; AWS has no such name
@@ -80,7 +81,7 @@ class OciAuditRecord:
         if pattern.endswith("/blobs/<reference>"):
             self.layer = reference
         else:
-            self.reference = reference
+            self.reference = upload_name(reference) if pattern.endswith("/uploads/<reference>") else reference
 
     def succeeded(self) -> None:
         self.error = self.message = ""

@@ -43,6 +43,7 @@ from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.mirror import Mirror
+from proxy.registry.upload_ids import upload_name
 from proxy.registry.uploads import Uploads
 
 TOO_MANY_TEXT = "too many passwords that do not count came from this address; try again later"
@@ -190,7 +191,8 @@ async def _answer(
             record.account = mirror.entry.account or record.account
             name = await hosts.repository(mirror, record.account, name) if name else ""
         if name:
-            observe.note(repository=check_repository(name), reference=reference)
+            shown = upload_name(reference) if "/uploads/" in route.pattern else reference
+            observe.note(repository=check_repository(name), reference=shown)
         replica = replicas.read_replica(request, services.hosts.region) if mirror is None else None
         action, function = route.action, route.function
         if replica is not None:

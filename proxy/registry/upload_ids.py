@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable
 
 from proxy.auth.envelope import SmallSealer
+from proxy.model.names import is_upload_id
 
 LIFE_SECONDS = 3600.0  # in which the first byte must come
 SKEW_SECONDS = 900.0  # that clocks of nodes may differ
@@ -61,6 +62,11 @@ def name_in(upload_id: str) -> tuple[str, bool]:
     """The id's name, and whether it came in the other form."""
     is_first = upload_id[_VERSION_AT : _VERSION_AT + 1] == _FIRST
     return (upload_id[:_VERSION_AT] + _NAME + upload_id[_VERSION_AT + 1 :] if is_first else upload_id), is_first
+
+
+def upload_name(upload_id: str) -> str:
+    """The name of a session for logs, whatever a client sent."""
+    return name_in(upload_id)[0] if is_upload_id(upload_id) else upload_id
 
 
 def _bound(account: str, repository: str, head: bytes) -> bytes:

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxy.registry.upload_ids import upload_name
 from support import balancer, faketime, postgresql
 from support.programs import ROOT, Daemon, run
 from support.seaweed import Seaweed
@@ -126,8 +127,9 @@ class Cluster:
         found: dict[str, set[str]] = {}
         for one in balancer.passed(self.folder):
             path = (one.location if one.method == "POST" else one.target).partition("?")[0]
-            if "/blobs/uploads/" in path:
-                found.setdefault(path, set()).update(one.nodes)
+            where, _, upload_id = path.rpartition("/")
+            if where.endswith("/blobs/uploads"):
+                found.setdefault(f"{where}/{upload_name(upload_id)}", set()).update(one.nodes)
         return found
 
     def check(self, *more: str) -> str:

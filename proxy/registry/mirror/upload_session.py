@@ -18,6 +18,7 @@ from proxy.model.errors import Failure
 from proxy.model.mirror import PULL_THROUGH, AbsentBlob
 from proxy.model.names import parse_digest
 from proxy.registry.append import Append
+from proxy.registry.upload_ids import in_first_location
 from proxy.registry.uploads import Uploads
 
 KEEP_BYTES = 64 << 20
@@ -94,8 +95,8 @@ class UploadSession:
     async def _open(self) -> Append:
         self._append = await self._uploads.append(
             *self._name,
-            self.upload_id,
-            start=self.offset,
+            self.upload_id if self.is_kept else in_first_location(self.upload_id),
+            start=self.offset or None,
             length=self._blob.size - self.offset,
             closing=self._digest,
         )

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.audit.events import AuditEvent
 from proxy.model.errors import Code, Failure
+from proxy.registry.upload_ids import upload_name
 from support.oci_requests import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of, image, push_blob, push_image
 from support.recording_access import RecordingAccess
 from support.recording_trail import RecordingTrail
@@ -111,7 +112,7 @@ async def test_a_request_is_one_event_of_the_operation_it_stands_for(
         await answer.read()
     await registry.quiet()
     [event] = trail.events
-    upload_id = upload.rpartition("/")[2]
+    upload_id = upload_name(upload.rpartition("/")[2])  # one for all requests of a session
     wanted = {key: value.format(id=upload_id) if isinstance(value, str) else value for key, value in parameters.items()}
     assert (event["eventSource"], event["eventName"]) == ("ecr.amazonaws.com", name)
     assert event["requestParameters"] == GIVEN | wanted
