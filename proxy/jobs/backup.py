@@ -85,7 +85,7 @@ class ObjectEntry:
 
 
 def hold(folder: Path) -> int:
-    """Create the folder if it is missing, and lock it. Returns the lock's descriptor. BackupError while it is locked."""
+    """Create the folder if it is missing, and lock it. Returns the descriptor. BackupError while it is locked."""
     (folder / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -82,8 +82,8 @@ async def copy_objects(
     verify: Callable[[CopyItem], Awaitable[str]] | None = None,
     parallel: int = PARALLEL,
 ) -> CopyReport:
-    """`wanted` is in the order of keys, `total` its stored bytes. `still_wanted` is called for an object that the source
-    does not have; None: all are wanted. `verify` returns what is wrong with an object in the target, "" if nothing is.
+    """`wanted` is in the order of keys, `total` its stored bytes. `still_wanted` is called for an object missing in the
+    source; None: all are wanted. `verify` returns what is wrong with an object in the target, "" if nothing is.
 
     Failure StoreFull, StoreUnavailable: the run can be repeated, and resumes.
     """

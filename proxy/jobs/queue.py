@@ -129,7 +129,7 @@ class _Runner:
             await asyncio.gather(work, return_exceptions=True)
 
     async def keep_lease(self, kind: JobKind, job: Job, work: asyncio.Future[None]) -> None:
-        """Renew the lease until the work is done or the lease is lost, by refusal or while the service is unreachable."""
+        """Renew the lease until the work is done or the lease is lost. One failed renewal does not lose it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + kind.lease
         while not (await asyncio.wait({work}, timeout=kind.lease / 3))[0]:
