@@ -73,7 +73,7 @@ def credentials_of(config: Config, own: WorkerContext) -> Credentials:
 
 
 def upstream_of(config: Config) -> Callable[[str], Upstream]:
-    """Returns the settings of a rule's upstream by its URL (a host, HOST:PORT, or with a scheme): its entry, else https.
+    """Returns the settings of an upstream by its URL in a rule (a host, HOST:PORT, or with a scheme); by default https.
     ConfigError for unusable files of an entry."""
     given = config.pull_through
     origins = frozenset(URL(each.url).origin() for each in given.upstreams)
