@@ -5,10 +5,10 @@
     rows       page, page, …                of each segment: BLAKE3 (32 bytes) of FRAME_PAGE frames, the last page
                                             of those that are left; a page lies at the plain offset of its first frame
 
-So the plain offset of a byte is its stored offset, and anybody who may read the store reads the blob. The hash has no
-key: it finds what a disk or a line has changed, and whoever can write both the store and the rows can change both.
+So the plain offset of a byte is its stored offset, and any reader of the store can read the blob. The hash has no key:
+it detects changes by a disk or a network, but not by an attacker who can write both the store and the rows.
 
-Must not know stores, or how rows are asked for.
+Used by `plain_reader`, `plain_writer` and `registry.unrecorded`. Must not know stores, or how rows are fetched.
 """
 
 from __future__ import annotations

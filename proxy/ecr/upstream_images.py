@@ -22,7 +22,7 @@ from proxy.model.names import check_tag, is_digest_like, parse_digest, repositor
 from proxy.registry.mirror.mirror import Mirror
 
 _OF_UPSTREAM = (Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE)
-_OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # failures that the output of `rest` reports itself
+_OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # which the output of `rest` reports itself
 
 
 async def answer(

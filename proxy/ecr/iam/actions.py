@@ -28,10 +28,9 @@ class EntityKind(StrEnum):
 class IamAction:
     """`parameter` names the entity (PolicyArn and the like hold a whole ARN); a list without one is on `PathPrefix`.
 
-    `makes`: the entity is made by this, its ARN follows from Path and name. `own`: a caller that names no user means
-    itself, be it the account's root. `bounded`: iam:PermissionsBoundary is the one that the entity has, or is given
-    here. `renames`: the new name is asked about as well. `tagging` is the action that tags given at the making need
-    besides."""
+    `makes`: the call creates the entity, whose ARN follows from Path and name. `own`: a caller that names no user means
+    itself, also the account's root. `bounded`: iam:PermissionsBoundary is the entity's, or the one that the call sets.
+    `renames`: the new name is checked too. `tagging` is the action that tags at the creation require as well."""
 
     kind: EntityKind
     parameter: str = ""
