@@ -176,7 +176,7 @@ class Uploads:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
         Of an id as in a first Location (`upload_ids`), and without a `start`, no row is looked for; should there be one
-        all the same, the append ends with UploadConflict. `opened_by` is the principal for whom a session without a row
+        all the same, the append ends with InvalidLayerPart. `opened_by` is the principal for whom a session without a row
         is counted.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.

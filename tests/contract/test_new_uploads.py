@@ -106,12 +106,11 @@ async def test_a_row_that_came_first_is_leased_under_the_first_fence_and_ends_as
     assert await keep(world, session) == 10
 
 
-async def test_of_two_first_appends_to_a_session_the_later_is_a_conflict_with_where_it_stands(world: World) -> None:
+async def test_of_two_first_appends_to_a_session_the_later_is_told_where_it_stands(world: World) -> None:
     session = new(world)
     await keep(world, session)
-    assert (await refused(Code.UPLOAD_CONFLICT, world, replace(session, object_key=world.object_key()))).fields == {
-        "offset": 10
-    }
+    failure = await refused(Code.INVALID_LAYER_PART, world, replace(session, object_key=world.object_key()))
+    assert failure.fields == {"lastValidByteReceived": 9}
 
 
 async def test_a_row_taken_over_meanwhile_is_its_takers(world: World) -> None:
