@@ -176,8 +176,8 @@ class Uploads:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
         Of an id as in a first Location (`upload_ids`), and without a `start`, no row is looked for; should there be one
-        all the same, the append ends with InvalidLayerPart. `opened_by` is the principal for whom a session without a row
-        is counted.
+        all the same, the append ends with InvalidLayerPart. `opened_by` is the principal for whom a session that has no
+        row yet is counted.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another

@@ -118,10 +118,10 @@ async def test_a_row_taken_over_meanwhile_is_its_takers(world: World) -> None:
     await world.metadata.record_upload(session, seconds=15.0)
     world.clock.now += 16
     await world.metadata.lease_upload(ACCOUNT, REPOSITORY, session.upload_id, seconds=15.0)
-    await refused(Code.UPLOAD_CONFLICT, world, session)
+    await refused(Code.INVALID_LAYER_PART, world, session)
     with pytest.raises(Failure) as failed:
         await world.metadata.record_upload(session, seconds=15.0)
-    assert failed.value.code is Code.UPLOAD_CONFLICT
+    assert failed.value.code is Code.INVALID_LAYER_PART
 
 
 @pytest.mark.parametrize("seconds", [LATE_SECONDS + 1, -LATE_SECONDS - 1])
