@@ -1,7 +1,7 @@
 """The log line and the metrics of one request.
 
-`server` calls `RequestCounters.begin`, `end` and `write` for each request; `response_cache` keeps a `RequestLine` and a
-`Tally` of a cached response.
+`server` calls `RequestCounters.begin` and `end`, and `write`, for each request; `response_cache` stores a `RequestLine`
+and a `Tally` with each cached response.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the responses
 class RequestCounters:
     """One server's counts of requests, by handler, method and status, and of those that are running.
 
-    They come together for `SETTLE_SECONDS` before they are put into the metrics, each of which takes a microsecond; a
-    kill loses them. Call it inside the running loop."""
+    They are summed for `SETTLE_SECONDS` before they are put into the metrics, each of which takes a microsecond; a kill
+    loses them. Call it inside the running loop."""
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str, int, bool], observe.Tally] = {}
@@ -35,12 +35,12 @@ class RequestCounters:
         self.settle_later()
 
     def end(self, handler: str, method: str, status: int, seconds: float) -> None:
-        """It ended, and took `seconds`."""
+        """A request ended, and took `seconds`."""
         self._running -= 1
         self.add(self.tally(handler, method, status), seconds)
 
     def tally(self, handler: str, method: str, status: int, *, cached: bool = False) -> observe.Tally:
-        """What counts requests of this kind; `cached`: those that `response_cache` answered."""
+        """The tally of requests of this kind; `cached`: those that `response_cache` answered."""
         name = (handler, method, status, cached)
         found = self._tallies.get(name)
         if found is None:
@@ -63,7 +63,7 @@ class RequestCounters:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
 
     def settle(self) -> None:
-        """Put all counts into the metrics, and write the log lines that were left."""
+        """Put all counts into the metrics, and write the pending log lines."""
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None

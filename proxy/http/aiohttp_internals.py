@@ -1,9 +1,9 @@
-"""The private members of aiohttp that this server depends on, each with its reason. Called by its neighbours.
+"""The private members of aiohttp that this server depends on, each with its reason. Called by this package only.
 
 aiohttp may change them in any release: `tests/unit/http/test_aiohttp_internals.py` fails when one is missing or has
-another shape, and when a module of this package uses a private member that is not named here. What is needed seldom is
-a function. What is read for every request stays an attribute where it is used, since a call costs more than the read:
-`CONNECTION_ATTRIBUTES` and `BODY_ATTRIBUTES` name those.
+another shape, and when a module of this package uses a private member that is not named here. Members that are needed
+seldom have a function here. Those read for every request are read directly, since a call costs more than the read:
+`CONNECTION_ATTRIBUTES` and `BODY_ATTRIBUTES` list them.
 """
 
 from __future__ import annotations

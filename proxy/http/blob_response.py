@@ -1,11 +1,11 @@
-"""A blob as an HTTP answer, whichever door gives it: HEAD, GET with ranges, what a client knows already.
+"""Sends a blob over HTTP: HEAD, GET with ranges, 304 for a client that has it. Called by `oci.blobs`, `ecr.downloads`.
 
-A byte goes out only after its frame authenticated, or held against its hash. The first run of frames is opened before
-the status line, so a bad start is a clean error; later, only a connection that breaks off is honest. Bytes go from a
-kept buffer to the socket without a copy; a client that does not take them gives the buffer back (`body_writer`),
-and what it has not taken is read and opened again when it does.
-With `[storage] redirect`, a GET of a blob that is not sealed is answered by the store: 307 and a signed link.
-Must not know who asks, or why they may. Source: RFC 9110 sections 13 and 14.
+A byte is sent only after its frame was authenticated, or checked against its hash. The first run of frames is opened
+before the status line, so a corrupt start is an error response; later corruption aborts the connection. Bytes go from a
+pooled buffer to the socket without a copy; while a client does not read them, the buffer goes back (`body_writer`), and
+the rest is read and decrypted again once the client reads on.
+With `[storage] redirect`, a GET of a blob that is not sealed is answered with 307 and a signed URL of the store.
+Must not know callers or permissions. Source: RFC 9110 sections 13 and 14.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from proxy.http.body_writer import BodySource, BodyWriter
 from proxy.model.errors import Failure
 from proxy.model.ranges import parse_range
 
-# A digest names its bytes for ever; who may have them is asked at each request, hence private.
+# A digest's bytes never change; permission is checked for each request, hence private.
 _CACHE = "private, max-age=31536000, immutable"
 
 
 class ByteCounter(Protocol):
-    """RequestCounters the bytes of a blob that went out, for the audit record."""
+    """Counts the bytes of a blob that were sent, for the audit record."""
 
     bytes_out: int
 
@@ -42,7 +42,7 @@ class ReadableBlob(BodySource, Protocol):
 
 
 class BlobFacts(Protocol):
-    """What an answer says of a blob: `records.Blob`, or one that is still coming."""
+    """What a response needs to know of a blob: `records.Blob`, or one that is still being fetched."""
 
     @property
     def digest(self) -> str: ...
@@ -55,16 +55,16 @@ class BlobOpener(Protocol):
     """Opens blobs of its own kind, or signs URLs of those that are not sealed: `registry.blobs.Blobs`."""
 
     async def link(self, blob: Any) -> str | None:
-        """A URL at which the store serves the blob for a short time; None where it has to be read here."""
+        """A URL at which the store serves the blob for a short time; None if it has to be read here."""
 
     def open(self, blob: Any) -> AbstractAsyncContextManager[ReadableBlob]:
-        """BlobCorrupt where the object is gone or of a wrong size."""
+        """BlobCorrupt if the object is missing or of a wrong size."""
 
 
 @dataclass(slots=True)  # not frozen: that costs a microsecond for each request
 class BlobRequest:
-    """One request for a blob. `headers` are the door's own; `stall_seconds` is how long a client may not take a byte
-    before its connection is cut."""
+    """One request for a blob. `headers` are the protocol's own; a client that reads no byte for `stall_seconds` is
+    disconnected."""
 
     request: web.Request
     blobs: BlobOpener
@@ -73,7 +73,7 @@ class BlobRequest:
     stall_seconds: float
     headers: Mapping[str, str]
     content: Callable[[Any], Awaitable[bytearray | None]] | None = None
-    """A small blob's whole bytes, authenticated now; None of one that is to be opened."""
+    """Returns all bytes of a small blob, authenticated now; None for one that is to be opened."""
 
 
 def head(pull: BlobRequest) -> web.StreamResponse:
@@ -85,7 +85,7 @@ def head(pull: BlobRequest) -> web.StreamResponse:
 
 
 async def get(pull: BlobRequest) -> web.StreamResponse:
-    """RangeNotSatisfiable, and as `BlobOpener.open` has it; ConnectionError where the body was broken off."""
+    """RangeNotSatisfiable, failures of `BlobOpener.open`, and ConnectionError if the body was aborted."""
     if _is_known(pull):
         return web.Response(status=304, headers=_headers(pull))
     blob = pull.blob
@@ -138,7 +138,7 @@ async def _send(pull: BlobRequest, response: web.StreamResponse, opened: Readabl
                     await _write_part(pull, writer, part, memoryview(b""), runs)
             await response.write_eof()
         except BaseException as error:
-            # Whatever it was, a body that ends here must not look whole.
+            # Whatever the error is, a body that ends here must not look complete.
             writer.abort()
             if isinstance(error, (Failure, TimeoutError)):
                 observe.log.warning("a blob's body was broken off", digest=pull.blob.digest, error=str(error))
@@ -175,13 +175,13 @@ def _headers(pull: BlobRequest) -> dict[str, str]:
 
 
 def _can_be_linked(request: web.Request, ranges: Sequence[tuple[int, int]] | None) -> bool:
-    """Whether a store answers this request as we would: S3 knows one range of a request, and other ETags and times."""
+    """Whether a store answers this request as we would: S3 serves one range a request, with its own ETags and times."""
     conditional = any(name.lower().startswith("if-") for name in request.headers)
     return (ranges is None or len(ranges) == 1) and not conditional
 
 
 def _elsewhere(pull: BlobRequest, link: str) -> dict[str, str]:
-    """The client brings its Range along. The link opens the blob to whoever has it: nobody keeps it."""
+    """The client repeats its Range there. Any holder of the link can read the blob, so it must not be cached."""
     return {
         "Location": link,
         "Docker-Content-Digest": pull.blob.digest,
@@ -213,7 +213,7 @@ def _ranges(request: web.Request, blob: BlobFacts) -> tuple[tuple[int, int], ...
 
 
 def _multipart(ranges: Sequence[tuple[int, int]], size: int, boundary: str) -> list[_Part]:
-    """RFC 9110 14.6: each part with its own range; the closing boundary is a part of no bytes."""
+    """RFC 9110 14.6: each part has its own range; the closing boundary is a part without bytes."""
     parts = []
     for start, stop in ranges:
         head = (

@@ -1,14 +1,14 @@
-"""Writes the body of one response so that a client which does not take it costs next to nothing.
+"""Writes the body of one response, with bounded memory for a client that does not read. Called by `blob_response`.
 
 Bytes go from the caller's buffer straight into the socket, as many as it takes. When it takes no more, a piece of at
 most `HELD_BYTES` is copied for the transport, which reports when the socket takes bytes again. No transport ever refers
 to the caller's buffer, so the buffer can be returned at any moment: at once when the client was slow before or buffers
 are scarce, after `GRACE_SECONDS` otherwise. TLS encrypts into buffers of its own.
 
-A client that takes nothing holds one piece, `UNSENT_BYTES` in the kernel, and its connection. A client that has taken
-`PROVEN_BYTES` without a stall is fast: it may have `FAST_UNSENT_BYTES` in the kernel, which saves most wake-ups. At
-most `FAST_CLIENTS` of a worker are. One that stalls is fast no more; its permit is free once the kernel has sent the
-rest.
+A client that takes nothing costs one piece, `UNSENT_BYTES` in the kernel, and its connection. A client that has taken
+`PROVEN_BYTES` without a stall is fast: it may have `FAST_UNSENT_BYTES` in the kernel, which saves most wake-ups. A
+worker has at most `FAST_CLIENTS` of them. One that stalls is no longer fast; its permit is returned once the kernel has
+sent the rest.
 
 Promises: a client that takes no byte for `stall_seconds` is cut. Must not know blobs.
 """
@@ -25,10 +25,10 @@ from aiohttp import web
 from aiohttp.client_exceptions import ClientConnectionResetError
 
 UNSENT_BYTES = 128 * 1024
-"""What the kernel takes for one connection beyond what is on its way (TCP_NOTSENT_LOWAT, tcp(7)). Without it a socket
+"""Unsent bytes that the kernel takes for one connection (TCP_NOTSENT_LOWAT, tcp(7)). Without it a socket
 takes up to 4 MiB (net.ipv4.tcp_wmem) that a slow client leaves there; what is in flight is not bounded by it."""
 FAST_UNSENT_BYTES = 1024 * 1024  # one run. 128 KiB cost a single fast pull 12 to 36 % more CPU, in wake-ups
-PROVEN_BYTES = 4 * 1024 * 1024  # of which the kernel still has `UNSENT_BYTES`; the rest has left
+PROVEN_BYTES = 4 * 1024 * 1024  # of which the kernel still has `UNSENT_BYTES`; the rest is sent
 FAST_CLIENTS = 64  # of a worker: 64 MiB in the kernel
 FIRST_BYTES = 64 * 1024  # sent with the header, copied
 HELD_BYTES = 128 * 1024
@@ -40,8 +40,8 @@ for the largest piece as long as the connection lasts. With 128 KiB, 5,000 slow 
 TLS_PROVEN_BYTES = 512 * 1024
 GRACE_SECONDS = 0.05  # for which a buffer is held for a client that has been fast
 SUSPEND_SECONDS = 0.5
-"""After the grace, until the source gives up what it holds at the store. A client that takes `HELD_BYTES` in less than
-both keeps its source's connection: one of 233 KiB a second, and of 58 over TLS."""
+"""After the grace, until the source closes its own connection to the store. A client that takes `HELD_BYTES` in less
+than both together keeps it: from 233 KiB a second on, or 58 over TLS."""
 
 
 class BodySource(Protocol):
@@ -51,7 +51,7 @@ class BodySource(Protocol):
         """The view at hand is not used any more; the source yields its last `untaken` bytes once more."""
 
     def suspend(self) -> None:
-        """After `release_buffers`: the source is not asked for a while, and should hold nothing at its own source."""
+        """After `release_buffers`: nothing is read for a while; the source should close its connection to the store."""
 
     def is_scarce(self) -> bool:
         """Whether a buffer should be returned as soon as a client makes its holder wait."""
@@ -74,11 +74,11 @@ class Permits:
 
 
 fast_clients = Permits(FAST_CLIENTS)
-"""Of this process, which is one worker."""
+"""The permits of this process, which is one worker."""
 
 
 class BodyWriter:
-    """Of one response whose header has been prepared. `write` and `write_run` in any order, then `end` or `abort`."""
+    """The body of one prepared response. `write` and `write_run` in any order, then `end` or `abort`."""
 
     def __init__(self, request: web.Request, source: BodySource, stall_seconds: float) -> None:
         """ConnectionResetError when the client has left."""
@@ -123,8 +123,8 @@ class BodyWriter:
             await self._drain(0)
 
     async def write_run(self, run: memoryview) -> int:
-        """How many bytes of `run` were taken: fewer than all once the source was asked to release it. TimeoutError when
-        the client takes nothing, ConnectionError when it is gone."""
+        """How many bytes of `run` were taken: fewer than all if the source had to release it. TimeoutError when the
+        client takes nothing, ConnectionError when it is gone."""
         if not self._is_fast and self._writer.output_size >= self._proven_at and fast_clients.take():
             self._is_fast = True
             self._limit_unsent(FAST_UNSENT_BYTES)
@@ -134,7 +134,7 @@ class BodyWriter:
             if done == len(run):
                 break
             length = min(len(run) - done, self._piece())
-            await self._hand_over(bytes(run[done : done + length]))  # no name: TLS needs it no more while we wait
+            await self._hand_over(bytes(run[done : done + length]))  # no variable: freed while we wait
             done += length
             if self._transport.get_write_buffer_size():
                 await self._drain(len(run) - done)
@@ -149,7 +149,7 @@ class BodyWriter:
         return HELD_BYTES if self._writer.output_size else FIRST_BYTES
 
     def _send(self, data: memoryview) -> int:
-        """How many bytes the socket took at once. The descriptor of a transport that is closing may be another's."""
+        """How many bytes the socket took at once. A closing transport's descriptor may be another connection's."""
         if self._fd < 0 or not self._writer.output_size:
             return 0  # the transport sends the header, and what follows it
         if self._transport.is_closing():

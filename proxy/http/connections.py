@@ -54,7 +54,7 @@ class Admission(Enum):
 
 
 class ConnectionLimiter:
-    """One worker's limits. For one event loop."""
+    """One worker's limits, for one event loop."""
 
     def __init__(self, most: int, per_client: int) -> None:
         self._most = most
@@ -98,8 +98,8 @@ class ConnectionLimiter:
             del self._held[connection.client]
 
     def begin_request(self, client: str) -> bool:
-        """Count a request that a trusted proxy forwards for `client`, and return True, then call `end_request`; False
-        where it would pass the client's limit."""
+        """Count a request that a trusted proxy forwards for `client`; call `end_request` after it. False, and not
+        counted, if it would pass the client's limit."""
         if self._running[client] >= self._per_client:
             return False
         self._running[client] += 1
@@ -142,7 +142,7 @@ class ConnectionLimiter:
         self._peak = max(self._peak, self._count)
 
     def _next_victim(self, client: str, now: float) -> ClientConnection | None:
-        """The next connection to evict for one of `client`; None where only clients with fewer connections have idle
+        """The next connection to evict for one of `client`; None if only clients with fewer connections have idle
         ones."""
         own = self._weight(client)
         for renewed in (False, True):

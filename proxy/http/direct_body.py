@@ -7,9 +7,9 @@ handler stores, a thread of the handler's reads the socket (`SocketSource`), wit
 wait for the client, the loop reads again. The length is the Content-Length, which aiohttp's parser has checked. The
 next request gets a new parser, because the old one never sees the end of this body.
 
-`server.direct_body` makes one; `oci.call.receive` reads it. Promises: once `read_all` has ended, by whatever way, the
-buffers are not written to; no byte past the body is read; a body left unread goes back to aiohttp, which reads it to
-the end or closes. Must not know any handler's protocol.
+`server.direct_body` makes one; `oci.call.receive` reads it. Promises: once `read_all` has ended, also by an error or
+cancellation, the buffers are not written to; no byte past the body is read; a body left unread goes back to aiohttp,
+which reads it to the end or closes. Must not know any handler's protocol.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def direct_body_of(
 ) -> DirectBody | None:
     """The rest of a body that aiohttp's parser has begun to hand out; `on_bytes` and `on_end` as in `DirectBody`.
 
-    None where the rest is short, its length is unknown, or bytes that the parser handed out have not been read."""
+    None if the rest is short, its length is unknown, or bytes that the parser handed out have not been read."""
     body, length, headers = request.content, request.content_length, request.headers
     if length is None or "Transfer-Encoding" in headers or "Upgrade" in headers:
         return None
@@ -57,7 +57,7 @@ class Sink(Protocol):
 
     async def fill_from(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
         """Call `source` in a thread with buffers to fill, of at least one byte, until it returns 0; otherwise it
-        returns how many bytes it wrote. False, without a call, where this sink has no such thread."""
+        returns how many bytes it wrote. False, without a call, if this sink has no such thread."""
 
 
 class DirectBody(asyncio.BufferedProtocol):

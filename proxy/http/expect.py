@@ -1,7 +1,7 @@
-"""`Expect: 100-continue`: a client that waits for leave before it sends its body.
+"""`Expect: 100-continue`: a client that waits for permission before it sends its body.
 
-The server answers no `Expect` by itself: `oci` and `ecr` call `send_continue` once all that can be refused without the
-body has been checked. Source: RFC 9110 section 10.1.1.
+The server answers no `Expect` by itself: `oci` and `ecr` call `send_continue` after all checks that need no body.
+Source: RFC 9110 section 10.1.1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def expects_continue(request: web.Request) -> bool:
 
 
 async def send_continue(request: web.Request) -> None:
-    """Ask the client for its body, where it waits to be asked."""
+    """Send 100 Continue if the client waits for it."""
     if expects_continue(request):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp does: an interim response does not begin the final one

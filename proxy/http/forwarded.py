@@ -26,7 +26,7 @@ def networks(trusted: Iterable[str]) -> list[Network]:
 @lru_cache(4096)
 def client_of(address: str | None) -> str:
     """The name that limits count a client under: its IPv4 address, or the /64 network of its IPv6 address, as one host
-    may use all of it. Empty where there is no IP address, as on a unix socket."""
+    may use all of it. Empty if there is no IP address, as on a unix socket."""
     try:
         found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:

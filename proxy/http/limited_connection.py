@@ -1,8 +1,8 @@
 """aiohttp's connection within limits: counted by `connections`, read through `bounded_reads`.
 
 `server` derives its connection from it, with time-outs and error forms. A connection that is not `taken` is in the
-limiter's reserve: it closes after one response, which is 503 unless the request was a probe's. Must not know what a
-request means.
+limiter's reserve: it closes after one response, which is 503 unless the request is a probe or the limits have space
+again. Must not know what a request means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNKS_MAX = 64  # of a body, before its handler reads it
 
 
 class LimitedConnection(RequestHandler):
-    """`client` and `idle_since` as in `connections.Connection`."""
+    """`client` and `idle_since` as in `connections.ClientConnection`."""
 
     __slots__ = ("_client_of", "_handshake_done", "_limiter", "client", "idle_since", "reads", "taken")
 
@@ -71,7 +71,7 @@ class LimitedConnection(RequestHandler):
 
     def begin_request(self, name: str, request: web.Request) -> str | None:
         """Count the request. Returns the client that a trusted proxy forwards it for (empty: none), which `end_request`
-        needs; None where a limit refuses the request. `name` is the handler's."""
+        needs; None if a limit refuses the request. `name` is the handler's."""
         if name == "probe":
             return ""
         if not self.taken and self.admit() is not Admission.TAKEN:
@@ -124,7 +124,7 @@ class LimitedConnection(RequestHandler):
 
 def client_of(request: web.Request) -> str:
     """The address that limits count a request under: its connection's, or the one that a trusted proxy forwards. Empty
-    where the proxy forwards none."""
+    if the proxy forwards none."""
     connection = request.protocol
     if isinstance(connection, LimitedConnection):
         peer = connection.peername

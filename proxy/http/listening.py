@@ -9,7 +9,7 @@ their requests, and a load balancer must not repeat a POST. `draining` therefore
     has_pending              until it is False, the loop accepts what is queued
     close                    resets nothing
 
-Processes may share the socket: the first `drop_new_connections` takes effect for all. Must not know who accepts.
+Processes may share the socket: the first `drop_new_connections` takes effect for all. Must not know the server.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ BROWSER_HEADERS = {
 """On every response. A pusher chooses a manifest's media type, `text/html` too: a browser that opens it must not guess
 another type, run its scripts or give it an origin."""
 RETRY_SECONDS = 2
-"""Retry-After where a limit on connections refuses a request."""
+"""Retry-After when a limit on connections refuses a request."""
 
 BUSY_TEXT = "The server has as many connections as it may hold. Try again."
 
@@ -82,7 +82,7 @@ def busy(handler: str, request: web.BaseRequest) -> web.Response:
 
 
 def internal_error(handler: str, request: web.BaseRequest) -> web.Response:
-    """The response where a handler raised an unexpected exception."""
+    """The response after an unexpected exception of a handler."""
     message = f"The server failed; its log has the reason under request id {observe.request_id()}."
     return _failed(handler, request, 500, "InternalFailure", "UNKNOWN", message, json_name="ServerException")
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.auth.policy.context import RequestInfo
 
-# A policy of 10 KiB can hold 160 patterns, and each may look at every letter: half a second for one of 16 KiB.
+# A policy of 10 KiB can hold 160 patterns, and each may scan every character: half a second for an agent of 16 KiB.
 USER_AGENT_MAX = 1024
 
 
@@ -26,14 +26,14 @@ def path_of(request: web.Request) -> str:
 
 
 def request_info_of(request: web.Request, *, now: float, region: str) -> RequestInfo:
-    """`now` is epoch seconds, `region` the region asked for."""
+    """`now` is epoch seconds, `region` the requested region."""
     agent = request.headers.get("User-Agent", "")[:USER_AGENT_MAX]
     return RequestInfo(now, _address(request.remote), request.secure, agent, region)
 
 
 @lru_cache(4096)
 def _address(remote: str | None) -> str:
-    """The address without its zone, which means something on this machine only; empty for no IP address."""
+    """The address without its zone, which has a meaning on this machine only; empty if it is no IP address."""
     text = (remote or "").partition("%")[0]
     try:
         address = ipaddress.ip_address(text)

@@ -1,6 +1,6 @@
 """Caches small responses by the exact bytes of their request and the peer that sent it.
 
-Clients that pull, poll or load-test send one header over and over. Parsing it, finding its handler, authenticating it
+Clients that pull, poll or load-test repeat the same header. Parsing it, finding its handler, authenticating it
 and rendering the response is nearly all that such a request costs. So the response to a request without a body is
 stored under the SHA-256 of the request's bytes (these hold a password, and are not stored themselves) and the peer's
 address, once the same request has come twice. Only the handler knows what a response depends on: it attaches a
@@ -90,7 +90,7 @@ class ResponseCache:
         return False
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The response's bytes, counted and logged; None where the handler has to answer."""
+        """The response's bytes, counted and logged; None if the handler has to answer."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -107,7 +107,7 @@ class ResponseCache:
         return b"%bDate: %b\r\n\r\n%b" % (entry.head, _date(int(time.time())), entry.body)
 
     def store(self, key: bytes, handler: str, request: web.Request, response: web.StreamResponse) -> None:
-        """Store the response that is about to be sent, where it has a revalidator. Its headers are complete."""
+        """Store the response that is about to be sent, if it has a revalidator. Its headers are complete."""
         revalidator = response.get(REVALIDATOR)
         if revalidator is None or not response.keep_alive or request.version != (1, 1) or response.chunked:
             return

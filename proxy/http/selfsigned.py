@@ -4,10 +4,10 @@
     server.crt   the certificate and then the CA
     server.key   0600  its key
 
-Both expire after a year. The CA signs once: its key is never written to disk and is discarded after signing, so whoever
-reads this directory cannot make another certificate that clients accept. A start replaces both within 30 days of their
-end, for another host name, and where an earlier release stored the CA's key. Clients must then trust a new CA; the log
-says so.
+Both expire after a year. The CA signs once: its key is never written to disk and is discarded after signing, so a
+reader of this directory cannot make another certificate that clients accept. A start replaces both within 30 days of
+their end, for another host name, and if an earlier release stored the CA's key. Clients must then trust a new CA; the
+log says so.
 
 `app.processes` calls it, and imports it only then: nothing else needs X.509. Promises: `openssl verify -CAfile ca.crt
 server.crt` succeeds, for the listening host, localhost, this machine's name and `more`. Source: RFC 5280 4.2.1.10.

@@ -1,4 +1,4 @@
-"""The HTTP server: aiohttp's, with limits, time-outs, an orderly end, and one log line for each request.
+"""The HTTP server: aiohttp's, with limits, time-outs, graceful shutdown, and one log line for each request.
 
 `app.worker` starts it with a router. Promises: a connection closes unless its header arrives within `header_seconds`
 and `HEADER_BYTES`; it is cut when a request body stalls for `body_seconds` or the client reads nothing of the response
@@ -218,7 +218,7 @@ class _Request(web.Request):
     """aiohttp's request; sets the common headers of its response, and `Connection: close` on the last one."""
 
     store_response: Callable[[web.Request, web.StreamResponse], None] | None = None
-    """Where the server wants to store the response (`response_cache`)."""
+    """Stores the response in the `response_cache`; None if it is not wanted there."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         refusals.add_common_headers(response)
@@ -259,7 +259,7 @@ class _Connection(LimitedConnection):
         self._direct_body: DirectBody | None = None
         self._limits = server.limits
         self._stall = StallDetector(server.limits.body_seconds, loop.time())
-        self.name: bytes | None = None  # the cache key of the running request, where its response may be stored
+        self.name: bytes | None = None  # the cache key of the running request, if its response may be stored
         self._between = True  # the parser holds no byte of an incomplete request
         self._peer = b""
 
@@ -279,7 +279,7 @@ class _Connection(LimitedConnection):
         super().connection_lost(exc)
 
     def direct_body(self, request: web.Request) -> DirectBody | None:
-        """As `direct_body_of`; None where the parser holds bytes of the body that it has not handed out."""
+        """As `direct_body_of`; None if the parser holds bytes of the body that it has not handed out."""
         if self._direct_body is None and not (self._reading_paused or self._buffer_paused):
             self._direct_body = direct_body_of(
                 self, request, on_bytes=self._count_received, on_end=self._replace_parser
@@ -413,6 +413,6 @@ class _Connection(LimitedConnection):
 
 
 def direct_body(request: web.Request) -> DirectBody | None:
-    """The rest of a request's body, to be read directly; None where it has to be read through aiohttp."""
+    """The rest of a request's body, to be read directly; None if it has to be read through aiohttp."""
     connection = request.protocol
     return connection.direct_body(request) if isinstance(connection, _Connection) else None

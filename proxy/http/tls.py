@@ -53,7 +53,7 @@ async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, se
 
 
 def _switch(fresh: ssl.SSLContext, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, live: object) -> None:
-    """The SNI callback: OpenSSL calls it at each handshake, also where the client names no server."""
+    """The SNI callback: OpenSSL calls it at each handshake, also if the client names no server."""
     connection.context = fresh
 
 

@@ -3,7 +3,7 @@ signature is checked.
 
 A signature covers the whole body, so bytes must be held before their sender is known. Each request is charged for what
 it holds in memory, at most `CHARGE_MAX` (larger bodies go to disk, `ecr.encrypted_temp_file`), against two budgets: the
-worker's and its client's. Where one is used up, a slow request (below `SLOW_BYTES` a second after `GRACE_SECONDS`) is
+worker's and its client's. If one is used up, a slow request (below `SLOW_BYTES` a second after `GRACE_SECONDS`) is
 evicted for the new one: of the same client, or of the client that holds the most. If there is none, or the new
 request's own client holds the most, the new request is refused. Proven requests are not charged.
 
@@ -37,7 +37,7 @@ class Charge:
         self._evict = evict
 
     def cover(self, count: int, now: float) -> bool:
-        """Raise the charge to `count` bytes, at most `CHARGE_MAX`. False where a budget has no space for it."""
+        """Raise the charge to `count` bytes, at most `CHARGE_MAX`. False if a budget has no space for it."""
         return self._budget._grow(self, min(count, CHARGE_MAX) - self.size, now)
 
     def release(self) -> None:
@@ -95,7 +95,7 @@ class UnprovenBytes:
         return True
 
     def _evict_slow(self, client: str, new: Charge, now: float) -> bool:
-        """Evict one slow request of that client; False where it has none."""
+        """Evict one slow request of that client; False if it has none."""
         slow = next((each for each in self._held.get(client, ()) if each is not new and each.is_slow(now)), None)
         if slow is not None:
             slow.evict()

@@ -1,13 +1,13 @@
 """The job that moves the layers of an image to the archive, or back to the store, and the walk that finds such images.
 
-A job looks at the image's status as it is now: archived, and layers that no active image uses go to the archive; else
-they come back, and an image that was being restored is active then. Sealed bytes are copied as they are, under a new
-key that is reserved before the first byte; rows are pointed at the copy in one transaction; and only then the object
-that they named is deleted, `LINGER_SECONDS` later, so that who has just read the old row still finds it.
+A job goes by the image's current status: of an archived image, layers that no active image uses go to the archive; else
+they come back, and an image that was being restored becomes active. Sealed bytes are copied unchanged, under a new key
+that is reserved before the first byte; one transaction points the rows at the copy. The old object is deleted
+`LINGER_SECONDS` later, so that a reader that has just read the old row still finds it.
 
-Promises: rows name a whole and durable object at every moment, whatever is killed when. An interruption leaves one
-copy, or one object that was not deleted: an orphan either way, which the sweep takes (a copy's reservation ends after
-`RESERVED_SECONDS`). A layer that has moved stays moved when a job is tried again. Called by `app.worker`.
+Promises: rows always name a complete and durable object, also after a kill. An interruption leaves one copy, or one
+object that was not deleted: an orphan either way, which the sweep removes (a copy's reservation ends after
+`RESERVED_SECONDS`). A retried job does not move a layer again. Called by `app.archive`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from proxy.storage.off_loop import run_to_completion
 from proxy.storage.tiered import TieredStore
 
 AT_ONCE = 4  # jobs of a worker: a copy waits for disks and networks
-LINGER_SECONDS = 2.0  # as of `jobs.reseal`: a reader opens the object within milliseconds of reading its row
-RESERVED_SECONDS = 2 * 86_400.0  # in which one object must have been copied; as there
-HELD_SECONDS = 30.0  # after which it is tried again while a backup runs
+LINGER_SECONDS = 2.0  # as in `jobs.reseal`: a reader opens the object within milliseconds of reading its row
+RESERVED_SECONDS = 2 * 86_400.0  # as in `jobs.reseal`: within which one object must be copied
+HELD_SECONDS = 30.0  # between two attempts while a backup runs
 WALK_SECONDS = 3600.0  # between two walks over images that are not active
 WALK_WITHIN = 300.0
 PAGE = 50  # images looked at in one request of the walk
@@ -63,7 +63,7 @@ class Archiving:
         subject = json.loads(job.subject)
         about = job.account, subject["repository"], subject["digest"]
         clock = asyncio.get_running_loop().time
-        superseded: deque[tuple[float, ObjectStore, str]] = deque()  # (loop time when it may go, where, key)
+        superseded: deque[tuple[float, ObjectStore, str]] = deque()  # (loop time of its deletion, store, key)
         stale: set[str] = set()
         view = memoryview(bytearray(BUFFER))
         try:
@@ -75,12 +75,12 @@ class Archiving:
                     continue  # an object was archived between the two requests
                 if await self._move(move, view):
                     superseded.append((clock() + self._linger, self._places(move)[0], move.object_key))
-                elif move.object_key in stale:  # twice: it changes under our hands
+                elif move.object_key in stale:  # twice: something else changes it now
                     raise Postponed(HELD_SECONDS)
                 else:
                     stale.add(move.object_key)
         except asyncio.CancelledError:
-            superseded.clear()  # they are orphans: whoever stops us does not wait
+            superseded.clear()  # leave them to the sweep: a cancelled job does not wait
             raise
         finally:
             for due, place, key in superseded:
@@ -88,8 +88,8 @@ class Archiving:
                 await delete_object(place, key)
 
     async def _move(self, move: ArchiveMove, view: memoryview) -> bool:
-        """False where the row is another by now. Postponed while a backup runs; GivenUp for an object that is not as
-        its row says."""
+        """False if the row has changed meanwhile. Postponed while a backup runs; GivenUp for an object that does not
+        match its row."""
         source, target = self._places(move)
         new_key = self._new_key()
         await self._rows.reserve_object(new_key, seconds=RESERVED_SECONDS)
@@ -104,7 +104,7 @@ class Archiving:
                     return False
                 raise _given_up(move, "is missing") from None
             raise
-        # When the answer to this is lost, both objects stay: one of them is the row's, the other one an orphan.
+        # If the response to this is lost, both objects stay: one of them is the row's, the other one an orphan.
         result = await self._rows.move_object(move.object_key, new_key, archived=move.to_archive)
         if result is MoveResult.MOVED:
             to = "archive" if move.to_archive else "store"
@@ -131,17 +131,17 @@ class Archiving:
             await pour(reader, target, new_key, move.stored_size, view, lambda more: None)
 
     async def _release(self, key: str) -> None:
-        """Of a copy that was given up. If this fails, the reservation ends by itself."""
+        """Release the key of an abandoned copy. If this fails, the reservation ends by itself."""
         with contextlib.suppress(Failure):
             await self._rows.release_object(key)
 
     def _places(self, move: ArchiveMove) -> tuple[ObjectStore, ObjectStore]:
-        """From where to where."""
+        """The source and the target."""
         here, there = self._store.standard, self._store.archive
         return (here, there) if move.to_archive else (there, here)
 
     async def walk(self) -> None:
-        """Enqueue what has no job and something to move: see `archive_moves.archive_backlog`."""
+        """Enqueue images that have no job and something to move: see `archive_moves.archive_backlog`."""
         after, found = 0, 0
         while True:
             image_ids, after = await self._rows.archive_backlog(after=after, limit=PAGE)

@@ -1,23 +1,23 @@
-"""The folder of a backup. Format 1:
+"""The folder of a backup, read and written by `admin.backups` and `admin.restores`. Format 1:
 
     DIR/
-      lock                        held (flock) by the command that writes here, shared by those that read
-      objects/                    sealed objects of all snapshots, as they are: a filesystem store (`storage.tree`) that
-                                  bears the registry's store id; none with --inventory
+      lock                        locked (flock) by the command that writes here, shared by those that read
+      objects/                    sealed objects of all snapshots, unchanged: a filesystem store with the registry's
+                                  store id; none with --inventory
       snapshots/
-        20261124T220511Z/         when, UTC
+        20261124T220511Z/         its time, UTC
           rows.db                 SQLite: every row of one moment (`metadata.snapshot`)
           objects.txt             a line for each blob: object key, stored bytes, digest, `kept`, `archived` or
                                   `quarantined`
           keys.sealed             master keys (if they are in a file) and credentials under the passphrase
                                   (`auth.passphrase`), and as `snapshot.json` the SHA-256 of rows.db and objects.txt and
                                   the store's id
-          manifest.json           written last: what the others are, and its own SHA-256 (of it as JSON, names sorted,
-                                  without spaces, without the member `sha256`)
+          manifest.json           written last: what the other files are, and its own SHA-256 (of it as JSON, names
+                                  sorted, without spaces, without the member `sha256`)
 
-Promises: a snapshot without a manifest is not one, and the next backup removes it; every file is on disk before the
-manifest is. Whoever changes rows.db or objects.txt is found out by the manifest, and by the sealed copy if they changed
-that, too. All of it blocks. Must not know how rows, keys and objects come here.
+Promises: a snapshot without a manifest is incomplete, and the next backup removes it; every file is on disk before the
+manifest is. A change of rows.db or objects.txt is detected by the manifest, and by the sealed copy if the manifest was
+changed, too. All functions block. Must not know how rows, keys and objects come here.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ FORMAT, VERSION = "wharfage backup", 1
 ROWS, OBJECTS, KEYS, MANIFEST = "rows.db", "objects.txt", "keys.sealed", "manifest.json"
 _KEPT, _ARCHIVED, _QUARANTINED = "kept", "archived", "quarantined"
 _MANIFEST_MAX = 4 * 2**20  # bytes
-_KEYS_MAX = 4 * 2**20  # the key file may have a MiB, and base64 is put around it twice
-NAMED_MAX = 1000  # missing objects that a manifest names
+_KEYS_MAX = 4 * 2**20  # the key file may have a MiB, and is encoded in base64 twice
+NAMED_MAX = 1000  # missing objects that a manifest lists
 
 
 class BackupError(OperatorError):
@@ -75,17 +75,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEntry:
-    """One of objects.txt."""
+    """One line of objects.txt."""
 
     key: str
     size: int
     digest: str
     quarantined: bool
-    archived: bool = False  # it lay in the place of `[archive]`
+    archived: bool = False  # it was in the store of `[archive]`
 
 
 def hold(folder: Path) -> int:
-    """Make the folder if it is not there and take it; the descriptor that holds it. BackupError while it is held."""
+    """Create the folder if it is missing, and lock it. Returns the descriptor. BackupError while it is locked."""
     (folder / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -99,8 +99,8 @@ def hold(folder: Path) -> int:
 
 
 def share(folder: Path) -> int | None:
-    """Keep backups from writing while we read; the descriptor that does. BackupError while one writes; None for a copy
-    of a backup that came without its lock."""
+    """Keep backups from writing while we read. Returns the lock's descriptor; None for a copy of a backup without its
+    lock. BackupError while a backup writes."""
     try:
         lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def share(folder: Path) -> int | None:
 
 
 def begin(folder: Path, now: float) -> Path:
-    """The folder of a new snapshot. Incomplete ones of before are removed."""
+    """Create the folder of a new snapshot. Earlier incomplete ones are removed."""
     for old in _folders(folder):
         if not (old / MANIFEST).exists():
             shutil.rmtree(old)
@@ -128,7 +128,7 @@ def begin(folder: Path, now: float) -> Path:
 
 
 def complete(snapshot: Path, facts: dict[str, Any]) -> Snapshot:
-    """Write the manifest, with what is common to all; the snapshot is one when this returns."""
+    """Write the manifest of `facts`, format, version and sum. The snapshot is complete when this returns."""
     document = {"format": FORMAT, "version": VERSION, **facts}
     document["sha256"] = _sum_of(document)
     write(snapshot / MANIFEST, (json.dumps(document, indent=1) + "\n").encode())
@@ -138,12 +138,12 @@ def complete(snapshot: Path, facts: dict[str, Any]) -> Snapshot:
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
-    """The complete ones, the oldest first. BackupError if one cannot be read."""
+    """The complete snapshots, the oldest first. BackupError if one cannot be read."""
     return [_read(each) for each in _folders(folder) if (each / MANIFEST).exists()]
 
 
 def choose(folder: Path, name: str | None) -> Snapshot:
-    """The snapshot of that name, None: the newest. BackupError if there is none, or it is damaged."""
+    """The snapshot of that name; without a name, the newest. BackupError if there is none, or it is damaged."""
     if not (folder / "snapshots").is_dir():
         raise BackupError(f"{folder} is no backup: it has no folder `snapshots`")
     if name is not None:
@@ -160,8 +160,8 @@ def choose(folder: Path, name: str | None) -> Snapshot:
 
 
 def write_list(path: Path, lines: Iterable[tuple[str, int, str, bool, bool]]) -> tuple[int, int, int]:
-    """objects.txt of (key, size, digest, quarantined, archived), by key; how many, the bytes of those that are not
-    quarantined, and how many are."""
+    """Write objects.txt of (key, size, digest, quarantined, archived), sorted by key. Returns the number of objects,
+    the bytes of those that are not quarantined, and the number of those that are."""
     count = total = hidden = 0
     with open(path, "x", opener=private) as file:
         for key, size, digest, quarantined, archived in lines:
@@ -176,7 +176,7 @@ def write_list(path: Path, lines: Iterable[tuple[str, int, str, bool, bool]]) ->
 
 
 def read_list(path: Path) -> Iterator[ObjectEntry]:
-    """BackupError at a line that is none."""
+    """The lines of objects.txt. BackupError at a damaged one."""
     with path.open() as file:
         for number, text in enumerate(file, 1):
             words = text.split()
@@ -192,7 +192,7 @@ def sum_of(path: Path) -> str:
 
 
 def read_keys(snapshot: Snapshot) -> bytes:
-    """keys.sealed. BackupError when it cannot be read, or is larger than any that was written."""
+    """The content of keys.sealed. BackupError when it cannot be read, or is larger than any that is written."""
     path = snapshot.folder / KEYS
     try:
         with path.open("rb") as file:
@@ -222,7 +222,7 @@ def check_sums(snapshot: Snapshot, sealed: bytes) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """A private file, whole or not there, on disk when this returns."""
+    """Write a private file atomically; it is on disk when this returns."""
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     with open(draft, "xb", opener=private) as file:
@@ -234,18 +234,18 @@ def write(path: Path, content: bytes) -> None:
 
 
 def drop(folder: Path, keep: int) -> list[str]:
-    """Remove all complete snapshots but the newest `keep`; their names. Objects stay."""
+    """Remove all complete snapshots but the newest `keep`, and return their names. Objects stay."""
     whole = [each for each in _folders(folder) if (each / MANIFEST).exists()]
     old = whole[: max(0, len(whole) - keep)]
     for each in old:
-        (each / MANIFEST).unlink()  # first: what is half removed is no snapshot
+        (each / MANIFEST).unlink()  # first: a partly removed snapshot must not look complete
         sync(each)
         shutil.rmtree(each)
     return [each.name for each in old]
 
 
 def named(folder: Path) -> Iterator[str]:
-    """The keys that any complete snapshot names, in order."""
+    """The object keys of all complete snapshots, in order, each once."""
     last = ""
     for line in heapq.merge(
         *(read_list(each.folder / OBJECTS) for each in snapshots(folder)), key=lambda line: line.key
@@ -286,7 +286,7 @@ def _names(folders: list[Path]) -> str:
 
 
 def private(path: str, flags: int) -> int:
-    """An `opener` of files that only their owner may read."""
+    """An `opener` for files that only their owner may read."""
     return os.open(path, flags, 0o600)
 
 

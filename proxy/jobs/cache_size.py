@@ -1,12 +1,12 @@
-"""The job that keeps what a pull-through cache rule has brought to its size: `bytes` and `unused_days` of the rule.
+"""The job that evicts images of a pull-through cache rule by its settings `bytes` and `unused_days`.
 
-    unused_days    images that nobody has pulled for so long go
-    bytes          while the rule's repositories hold more, the least recently pulled images go
+    unused_days    evict images that were not pulled for this long
+    bytes          while the rule's repositories have more, evict the least recently pulled images
 
-Never one that somebody pushed, tagged or signed here, nor one that came or was pulled a moment ago, nor one that an
-index lists that stays. A round reads pages and keeps the `BATCH` oldest; what it removes is removed a few images at a
-time, each with a line of the audit log. It can be interrupted anywhere; the next round does the rest. Disk is given
-back by the sweep, once the layers' grace is over. Must not know settings.
+Never evicted are images that were pushed, tagged or signed here, that were fetched or pulled a moment ago, or that an
+index which stays lists. A round reads pages and keeps the `BATCH` oldest; it removes a few images at a time, each with
+a line of the audit log. It can be interrupted anywhere; the next round does the rest. The sweep frees the disk after
+the layers' grace. Called by `app.mirror`. Must not know settings.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from proxy.model.mirror import CachedImage, EvictedImage
 from proxy.model.pull_through import choose
 from proxy.model.records import PULL_EVERY_SECONDS
 
-PAGE = 1000  # rows asked for at a time
-BATCH = 1000  # images that one reading finds to be removed
-FIRST = 5  # images removed in the first transaction; how long it took says how many the next one has
-YOUNG_SECONDS = 900.0  # since an image came or was pulled: whoever pulls it may still want its layers
+PAGE = 1000  # rows a request
+BATCH = 1000  # images to remove that one pass selects
+FIRST = 5  # images removed in the first transaction; its duration sets the size of the next one
+YOUNG_SECONDS = 900.0  # since an image was fetched or pulled: its puller may still need its layers
 DAY = 86_400.0
 _CALLER = ExternalIdentity("AWSService", (("invokedBy", "pull through cache"),))
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """`limits` gives (bytes, unused_days) of a rule by its prefix, 0 for no limit; `region` is for ARNs."""
+    """`limits` returns (bytes, unused_days) of a rule's prefix, 0 for no limit; `region` is for ARNs."""
 
     metadata: Metadata
     trail: Trail
@@ -56,7 +56,7 @@ class CacheSize:
         repositories = [(name, size) async for name, size in self._repositories(account, prefix)]
         names, now = [name for name, _ in repositories], self.metadata.now()
         if days:
-            # Pulls are recorded that often: whoever was pulled since then need not look so.
+            # Pull times are recorded only that often: an image's may be this much too old.
             await self._remove_all(account, names, "unused", now - days * DAY - PULL_EVERY_SECONDS)
         if most and sum(size for _, size in repositories) > most:
             over = sum([await self._held(account, name) for name in names]) - most
@@ -66,7 +66,7 @@ class CacheSize:
     async def _remove_all(
         self, account: str, repositories: Sequence[str], reason: str, unused_since: float, over: int | None = None
     ) -> None:
-        """The least recently pulled first, until so many bytes are freed, or none is left."""
+        """Remove images, the least recently pulled first, until `over` bytes are freed, or none is left."""
         while over is None or over > 0:
             oldest = await self._oldest(account, repositories, unused_since)
             removed = 0
@@ -84,7 +84,7 @@ class CacheSize:
     async def _remove(
         self, account: str, images: Sequence[CachedImage], reason: str, unused_since: float
     ) -> AsyncGenerator[EvictedImage, None]:
-        """An image that an index lists is tried again, before younger ones, once an index is gone."""
+        """Remove these images. One that an index lists is retried, before younger ones, once an index is removed."""
         clock, limit = asyncio.get_running_loop().time, FIRST
         rest, listed = list(images), list[CachedImage]()
         while rest:
@@ -111,7 +111,7 @@ class CacheSize:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     async def _repositories(self, account: str, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
-        """Those that this rule counts for, and no longer prefix's does."""
+        """Name and size of the repositories whose rule is this one, the rule with the longest matching prefix."""
         rules, after = await self.metadata.pull_through_rules(account), ""
         while page := await self.metadata.repository_sizes(account, after=after, limit=PAGE):
             for name, size in page:

@@ -1,10 +1,10 @@
-"""Is everything there, and whole: every row against the store, every frame opened, then the store against the rows.
+"""The full check: every row against the store, every frame decrypted, then the store against the rows.
 
-Promises: a blob is called corrupt or missing only when its row still stands after it was found so (uploads, deletions
-and the sweep may go on meanwhile). What could not be read or unwrapped is `unreadable` and never touched: a missing
-master key or a failing disk is no reason to give blobs up. `repair` hides (quarantines) what is corrupt or missing, so
-that the next push heals it, and removes orphans past their grace; it changes nothing when the whole store or all rows
-are missing. Nothing is ever mended by guessing.
+Promises: a blob is reported as corrupt or missing only if its row still exists afterwards (uploads, deletions and the
+sweep may run meanwhile). What could not be read or unwrapped is `unreadable` and never changed: a missing master key or
+a failing disk is no reason to give up blobs. `repair` quarantines what is corrupt or missing, so that the next push
+replaces it, and removes orphans past their grace; it changes nothing if the whole store or all rows are missing.
+Nothing is repaired by guessing. Called by `admin.stored` and `admin.migrations`; `quick` uses parts of it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ CLEAN, DAMAGED, UNCHECKED = 0, 1, 2
 
 @dataclass(slots=True)
 class CheckReport:
-    """What was found so far; complete when the walk has ended."""
+    """The findings so far; complete when the walk has ended."""
 
     ok: int = 0
     ok_bytes: int = 0  # plain
     corrupt: Findings = field(default_factory=Findings)  # a frame, a header or the digest is wrong
     missing: Findings = field(default_factory=Findings)  # no object under the row's key
-    wrong_size: Findings = field(default_factory=Findings)  # the object is not as long as its row says
-    headers: Findings = field(default_factory=Findings)  # served, by the row's copy; nobody could open it without rows
-    unreadable: Findings = field(default_factory=Findings)  # the store or the keys failed: nothing is known about it
+    wrong_size: Findings = field(default_factory=Findings)  # the object's size is not its row's
+    headers: Findings = field(default_factory=Findings)  # readable by the row's copy of the header only
+    unreadable: Findings = field(default_factory=Findings)  # the store or the keys failed: its state is unknown
     quarantined: Findings = field(default_factory=Findings)  # hidden before; not read
     orphans: Findings = field(default_factory=Findings)  # objects without row or session, past their grace
     in_grace: Findings = field(default_factory=Findings)  # the same, younger: an upload or reseal may still need them
-    miscounted: Findings = field(default_factory=Findings)  # counters that quotas go by
+    miscounted: Findings = field(default_factory=Findings)  # counters, of quotas among others
     recounted: int = 0  # of these, corrected by this repair
     hidden: int = 0  # quarantined by this repair
     removed: int = 0  # orphans removed by this repair
@@ -55,8 +55,8 @@ class CheckReport:
 
     @property
     def status(self) -> int:
-        """The command's exit status: 0 all is well (orphans are the sweep's daily bread), 1 blobs are damaged, or
-        hidden until they are pushed again, or counters are left wrong, 2 some could not be checked."""
+        """The command's exit status: 0 all is well (orphans too: the sweep removes them), 1 blobs are damaged or
+        quarantined, or counters are still wrong, 2 some blobs could not be checked."""
         if self.unreadable.count:
             return UNCHECKED
         wrong = self.miscounted.count > self.recounted
@@ -77,7 +77,7 @@ async def check(
     """Walk rows and store. `grace` in seconds, `now` in epoch seconds.
 
     Progress counts plain bytes over the rows, then objects over the store. StoreUnavailable or MetadataUnavailable,
-    before anything is changed, when `repair` finds one side wholly empty.
+    before anything is changed, when `repair` finds one side empty.
     """
     report = CheckReport()
     rows = total = 0

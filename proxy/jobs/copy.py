@@ -1,11 +1,11 @@
-"""Objects from one store to another, as they are: sealed bytes under the same keys, never opened on the way.
+"""Copies objects from one store to another: sealed bytes under the same keys, never decrypted on the way.
 
-Promises: what the target has already, put there in one step and whole by its size, is not copied again, so that a run
-which was broken off is gone on with; a few objects are copied at once, each through one buffer, whatever their size; an
-object is whole and durable in the target or not counted. One that cannot be read while its store answers is named, and
-the others go on; a store that fails ends the run. With `verify`, each object is looked at in the target, and copied
-once more if it is bad there. A file that an earlier release put there may have kept its length and lost its bytes in a
-power cut: it is copied again.
+Promises: an object that the target has, written atomically and of the right size, is not copied again, so an
+interrupted run can be resumed; a few objects are copied at once, each through one buffer of fixed size; an object is
+counted once it is complete and durable in the target. One that cannot be read while its store answers is reported, and
+the others go on; a store that fails ends the run. With `verify`, each object is checked in the target, and copied once
+more if it is bad there. A file of an earlier release may have kept its length and lost its bytes in a power cut: it is
+copied again. Called by `admin.backups`, `restores` and `migrations`; `archive` uses `pour`.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore, StoredO
 
 T = TypeVar("T")
 
-PARALLEL = 8  # objects at once: small ones wait for an fsync or a request each, behind others' bytes
+PARALLEL = 8  # objects at once: each small one waits for an fsync or a request
 BUFFER = 2**20  # bytes of each
 
 
 @dataclass(frozen=True, slots=True)
 class CopyItem:
-    """An object that the target shall have; `size` is what its row says."""
+    """An object that the target should have; `size` is its row's."""
 
     key: str
     size: int
     digest: str = ""
-    blob: Blob | None = None  # its row, where `verify` needs it
+    blob: Blob | None = None  # its row, if `verify` needs it
 
 
 @dataclass(slots=True)
 class CopyReport:
     copied: int = 0
     copied_bytes: int = 0  # stored
-    there: int = 0  # before we came
+    there: int = 0  # in the target before
     there_bytes: int = 0
-    gone: int = 0  # deleted or replaced while we copied: nobody wants them any more
-    missing: Findings = field(default_factory=Findings)  # not in the source, and a row is about it
-    wrong_size: Findings = field(default_factory=Findings)  # not as long as its row says
-    unreadable: Findings = field(default_factory=Findings)  # the source's store answers, but for this one
-    bad: Findings = field(default_factory=Findings)  # in the target, copied twice, and not what its row says
+    gone: int = 0  # deleted or replaced while we copied: no longer needed
+    missing: Findings = field(default_factory=Findings)  # not in the source, though a row names it
+    wrong_size: Findings = field(default_factory=Findings)  # the size is not its row's
+    unreadable: Findings = field(default_factory=Findings)  # the source's store answers, but not for this object
+    bad: Findings = field(default_factory=Findings)  # wrong in the target, though copied twice
 
     @property
     def lacking(self) -> int:
         return self.missing.count + self.wrong_size.count + self.unreadable.count + self.bad.count
 
     def add(self, other: CopyReport) -> None:
-        """Of another run, with other objects."""
+        """Add the report of another run, with other objects."""
         self.copied += other.copied
         self.copied_bytes += other.copied_bytes
         self.there += other.there
@@ -82,10 +82,10 @@ async def copy_objects(
     verify: Callable[[CopyItem], Awaitable[str]] | None = None,
     parallel: int = PARALLEL,
 ) -> CopyReport:
-    """`wanted` comes in the order of keys, `total` stored bytes of it. `still_wanted` is asked of an object that the
-    source has not; None: they all are. `verify` gives what is wrong with an object in the target, "" if nothing is.
+    """`wanted` is in the order of keys, `total` its stored bytes. `still_wanted` is called for an object missing in the
+    source; None: all are wanted. `verify` returns what is wrong with an object in the target, "" if nothing is.
 
-    Failure StoreFull, StoreUnavailable: the run can be gone on with.
+    Failure StoreFull, StoreUnavailable: the run can be repeated, and resumes.
     """
     run = _Run(source, target, CopyReport(), total, progress, still_wanted, verify)
     queue: asyncio.Queue[tuple[CopyItem, StoredObject | None] | None] = asyncio.Queue(parallel)
@@ -112,7 +112,7 @@ async def copy_objects(
 async def find_objects(
     wanted: AsyncGenerator[CopyItem, None], store: ObjectStore, *, progress: Callable[[Progress], None]
 ) -> CopyReport:
-    """Which of the objects are in the store, by its list alone: `there`, or missing, or of a wrong size."""
+    """Compare the objects with the store's listing only: each is `there`, missing, or of a wrong size."""
     report = CopyReport()
     async with contextlib.aclosing(_beside(wanted, store)) as walk:
         async for each, found in walk:
@@ -143,7 +143,7 @@ class _Run:
         self.progress(Progress("copying objects", self.done, max(self.total, self.done), "bytes"))
 
     async def take(self, each: CopyItem, found: StoredObject | None, view: memoryview) -> None:
-        """One object, whatever the target has of it."""
+        """Copy and verify one object, if the target does not have it."""
         whole = found is not None and found.finished and found.atomic and found.size == each.size
         if whole and not await self._wrong(each):
             self.report.there += 1
@@ -162,13 +162,13 @@ class _Run:
         return "" if self.verify is None else await self.verify(each)
 
     async def _copied(self, each: CopyItem, view: memoryview, *, replaces: bool) -> bool:
-        """False when the source does not give it; the report then says why."""
+        """False if the source could not be read; the report has the reason."""
         try:
             async with await _asked(self.source.open(each.key)) as reader:
                 if reader.size != each.size:
                     self.report.wrong_size.add(each.key, each.digest, _sizes(reader.size, each.size))
                     return False
-                if replaces:  # and can be, as the source has it
+                if replaces:  # now that the source is open
                     await self.target.delete(each.key)
                 await pour(reader, self.target, each.key, each.size, view, self.tell)
                 return True
@@ -187,8 +187,8 @@ class _Run:
 async def pour(
     reader: ObjectReader, target: ObjectStore, key: str, size: int, view: memoryview, tell: Callable[[int], None]
 ) -> None:
-    """All of an open object into a new one, which is whole and durable when this returns. SourceFailed; whatever else
-    is raised comes from the target."""
+    """Copy an open object into a new one, which is complete and durable when this returns. SourceFailed; all other
+    exceptions come from the target."""
     appender = await target.begin(key, size)
     try:
         at = 0
@@ -210,7 +210,7 @@ def _part(view: memoryview, length: int) -> memoryview:
 
 
 class SourceFailed(Exception):
-    """What the source raised: `error`."""
+    """The source failed with `error`."""
 
     def __init__(self, error: ObjectMissing | Failure) -> None:
         super().__init__(str(error))
@@ -227,7 +227,7 @@ async def _asked(question: Awaitable[T]) -> T:
 async def _beside(
     wanted: AsyncGenerator[CopyItem, None], store: ObjectStore
 ) -> AsyncGenerator[tuple[CopyItem, StoredObject | None], None]:
-    """Each wanted object with what the store lists under its key. Both walks are in the order of keys."""
+    """Each wanted object with the store's entry for its key. Both walks are in the order of keys."""
     async with contextlib.aclosing(wanted), contextlib.aclosing(_listed(store)) as listing:
         head = await anext(listing, None)
         async for each in wanted:
@@ -244,7 +244,7 @@ async def _listed(store: ObjectStore) -> AsyncGenerator[StoredObject, None]:
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of several failures speaks for all: they have one cause, most often a store that is gone or full."""
+    """The first of several failures: they have one cause, most often a store that is gone or full."""
     error = failed.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 

@@ -1,8 +1,8 @@
-"""Counters against what they count: a part of `wharfage check`, quick or not.
+"""Compares counters with the rows that they count, for `wharfage check`, full or quick. Called by `admin.stored`.
 
-Of accounts, repositories and images a counter that is wrong lets too many in, or keeps some out. By those of layers the
-sweep finds what it may remove: too low, they have it look in vain; too high, a layer stays for ever. Operations may go
-on meanwhile: each page, and each correction, is of one moment.
+Quotas depend on the counters of accounts, repositories and images. The sweep finds removable layers by those of layers:
+one that is too low makes it look in vain; one that is too high keeps a layer for ever. Operations may run meanwhile:
+each page, and each correction, is one transaction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxy.jobs.check import CheckReport
 from proxy.jobs.progress import Progress
 from proxy.metadata.contract import Metadata
 
-NOUNS = {  # and what is counted of each
+NOUNS = {  # with what is counted for each
     "accounts": "repositories",
     "repositories": "images",
     "images": "tags",
@@ -22,14 +22,14 @@ NOUNS = {  # and what is counted of each
     "repository_bytes": "bytes",  # before those of accounts, which sum some of them
     "account_bytes": "bytes",
 }
-ROWS = 500  # of which one page counts: at a million images some 2,000 calls
-SUMMING_ROWS = 20  # of whose layers all are read
+ROWS = 500  # a page: at a million images some 2,000 calls
+SUMMING_ROWS = 20  # a page, if all layers of each row are read
 
 
 async def check_counts(
     metadata: Metadata, report: CheckReport, *, repair: bool, progress: Callable[[Progress], None]
 ) -> None:
-    """Name what is miscounted; with `repair`, count it anew."""
+    """Report wrong counters; with `repair`, correct them."""
     counted = 0
     for noun, of in NOUNS.items():
         rows = SUMMING_ROWS if of == "bytes" else ROWS

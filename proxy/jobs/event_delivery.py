@@ -1,9 +1,9 @@
-"""The job that delivers events: those of one target and one repository, in order, each until it is taken or given up.
+"""The job that delivers the events of one target and one repository in order, each until it succeeds or is given up.
 
-Promises: an event is removed from the rows only after its target took it (at least once); a later one waits for an
-earlier one of its repository, however long that is tried; a redelivery has the same body and id; one that is given up,
-by its target's RetryPolicy or EventBridge's defaults, is a dead job with its reason and makes way for the next. Must
-not know how events come about.
+Promises: an event is removed from the rows only after its target accepted it (at least once); a later one waits for an
+earlier one of its repository; a redelivery has the same body and id; one that is given up, by its target's RetryPolicy
+or EventBridge's defaults, becomes a dead job with the reason, and the next one follows. Called by `app.events`;
+`ecr.eventbridge` calls `check_target`. Must not know how events are made.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from proxy.model.jobs import Job
 
 KIND = "event"
 AT_ONCE = 32  # jobs of a worker; each holds one connection
-TURN = 100  # events after which a job makes way for others
+TURN = 100  # events after which a job lets others run
 LONGEST_PAUSE = 300.0
 CLOUD_EVENTS = "application/cloudevents+json"
 
 
 class EventDelivering:
-    """`sealer` is one for `auth.event_secrets.PURPOSE`; `clock` tells epoch seconds; `wraps`: CloudEvents for all."""
+    """`sealer` is for `auth.event_secrets.PURPOSE`; `clock` returns epoch seconds; `wraps`: CloudEvents for all."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class EventDelivering:
         self._wraps = wraps
 
     def kind(self) -> JobKind:
-        """Tried for ever as a job: it is its events that are given up."""
+        """The job is retried for ever: events are given up, not the job."""
         return JobKind(KIND, self.run, at_once=AT_ONCE, share_limit=2, attempts=None, longest_pause=LONGEST_PAUSE)
 
     async def run(self, job: Job) -> None:
         subject: Mapping[str, Any] = json.loads(job.subject)
         target, repository = subject["target"], subject["repository"]
-        if "body" in subject:  # an operator tries again what was given up
+        if "body" in subject:  # an operator retries an event that was given up
             return await self._run_dead(job, target, subject["body"], repository)
         for _ in range(TURN):
             delivery = await self._rows.next_event(job.account, target, repository)
@@ -73,7 +73,7 @@ class EventDelivering:
             if not await self._rows.end_event(
                 job.job_id, job.fence, delivery.delivery_id, error=error, dead=outcome == "dead"
             ):
-                return  # somebody else has the lease, and goes on
+                return  # another process has the lease, and goes on
             observe.metrics.events.labels(outcome).inc()
             if outcome == "dead":
                 observe.log.warning("an event is given up", account=job.account, repository=repository, error=error)
@@ -115,7 +115,7 @@ class EventDelivering:
         await self._targets.send(destination, account, body, about)
 
     async def _keys(self, account: str, delivery: EventDelivery) -> list[str]:
-        """The secrets that sign; the first is made where the account has none yet."""
+        """The signing secrets; the first is created if the account has none yet."""
         sealed = delivery.secrets
         if not sealed:
             fresh = seal_event_secret(self._sealer, account, new_secret())
@@ -128,13 +128,13 @@ class EventDelivering:
 
 
 def content_type(definition: Mapping[str, Any]) -> str:
-    """What a target's HttpParameters ask for, in lower case; empty: nothing."""
+    """The Content-Type of a target's HttpParameters, in lower case; empty if there is none."""
     headers: Mapping[str, str] = (definition.get("HttpParameters") or {}).get("HeaderParameters") or {}
     return next((value.lower() for name, value in headers.items() if name.lower() == "content-type"), "")
 
 
 def check_target(targets: EventTargets, definition: Mapping[str, Any], account: str, region: str) -> Destination:
-    """ValueError: why PutTargets refuses it."""
+    """The target's destination. ValueError with the reason if PutTargets must refuse it."""
     unknown = definition.keys() - {"Id", "Arn", "RoleArn", "RetryPolicy", "HttpParameters", "SqsParameters"}
     if unknown:
         raise ValueError(f"{min(unknown)} is not supported")

@@ -1,8 +1,8 @@
-"""Where events may go, and sending one: webhooks, files below a folder of the operator's, queues.
+"""Checks the targets of events and sends to them: webhooks, files in a folder of the operator's, SQS queues.
 
-Promises: an address is checked when a rule names it and again as it is connected to; a file's path has nothing of a
-tenant's but an account and a plain name; queues are those that the operator listed; no redirect is followed, and of an
-answer only its status counts. Called by `ecr.eventbridge` (`refusal`) and `event_delivery` (`send`).
+Promises: an address is checked when a rule names it and again when it is connected to; a file's path has only an
+account and a plain name from a tenant; queues are those that the operator listed; no redirect is followed, and only the
+status of a response counts. Made by `app.events`; used by `ecr.eventbridge` (`refusal`) and `event_delivery` (`send`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NotDelivered(Exception):
 
 
 class EventTargets:
-    """`tls` is who vouches for webhooks. Connections are made when they are first needed, inside a running loop."""
+    """`tls` has the CAs for webhooks. Connections are made when they are first needed, inside a running loop."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class EventTargets:
         queues: tuple[str, ...] = (),
         sqs: Mapping[str, Any] | None = None,
     ) -> None:
-        """`sqs` is what aiobotocore's `create_client` takes beside the service and the region."""
+        """`sqs` has the arguments of aiobotocore's `create_client` beside the service and the region."""
         self._allowed = allowed
         self._tls = tls
         self._timeout = timeout
@@ -53,7 +53,7 @@ class EventTargets:
         self._clients: dict[str, Any] = {}  # `LazyClient`s of queues, by region
 
     def refusal(self, destination: Destination) -> str | None:
-        """Why no rule may name it; None: it may, as far as its address alone tells."""
+        """Why no rule may name this destination; None if its address is allowed (a host name is resolved later)."""
         if destination.kind is TargetKind.FILE:
             return None if self._folder is not None else "is a file, and [events] folder names none"
         if destination.kind is TargetKind.QUEUE:
@@ -125,7 +125,7 @@ class EventTargets:
             raise NotDelivered(f"{type(error).__name__}: {error}"[:500]) from None
 
     def _make(self, region: str) -> Any:
-        """In a thread, as it reads files."""
+        """Runs in a thread, because it reads files."""
         from proxy.storage.s3.retries import make_session
 
         session = make_session("sqs", ("service-2", "endpoint-rule-set-1", "paginators-1"))
@@ -133,7 +133,7 @@ class EventTargets:
 
 
 def tls_context(ca_bundle: str, failed: Callable[[str], Exception]) -> ssl.SSLContext:
-    """Who vouches for webhooks; what `failed` makes is raised where the file cannot be used."""
+    """The TLS context for webhooks; raises the exception that `failed` makes if the file cannot be used."""
     try:
         return ssl.create_default_context(cafile=ca_bundle or None)
     except (OSError, ssl.SSLError) as error:
@@ -141,7 +141,7 @@ def tls_context(ca_bundle: str, failed: Callable[[str], Exception]) -> ssl.SSLCo
 
 
 def _append(folder: Path, name: str, body: bytes) -> None:
-    """One line, durable. No link is followed, so that a folder that others write in leads nowhere else."""
+    """Append one line, durably. A symbolic link as the file is refused, in case others can write to the folder."""
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(folder / name, flags, 0o640)

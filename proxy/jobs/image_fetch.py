@@ -1,6 +1,6 @@
-"""A whole image through a pull-through rule: its manifest, of an index those for some platforms, and their layers.
+"""Fetches a whole image through a pull-through rule: its manifest, of an index those of some platforms, and layers.
 
-What is here already is not asked for again. Used by the jobs of `pull_through`, which keep images fresh, and by `warm`.
+What is stored already is not fetched. Used by the jobs of `pull_through`, which keep images fresh, and `admin.warming`.
 Must not know the upstream: `registry.mirror` does.
 """
 
@@ -20,14 +20,14 @@ AT_ONCE = 4  # layers of an image fetched at a time
 
 
 class ImageFetch:
-    """Acts for the registry itself: nobody's permissions are asked."""
+    """Acts for the registry itself, without permission checks."""
 
     def __init__(self, metadata: Metadata, mirror: Mirror) -> None:
         self._metadata = metadata
         self.mirror = mirror
 
     async def fetch(self, account: str, reference: Reference, platforms: Sequence[str]) -> None:
-        """Without `platforms` all of an index. Failure: the first that came; what was fetched until then stays."""
+        """Fetch an image; without `platforms`, all of an index. Failure, or a group of them; what was fetched stays."""
         pending, seen = [(reference.name, 0)], set[str]()
         turns = asyncio.Semaphore(AT_ONCE)
         while pending:

@@ -1,10 +1,10 @@
-"""Lifecycle policies, carried out: every so often for all repositories, or at once for one.
+"""Applies lifecycle policies: at intervals to all repositories, or at once to one.
 
-A repository is evaluated from pages of its images, outside of any transaction, and what the policy marks is removed a
-few images at a time: other writes wait for one batch at most, and have half of the time between two. The transaction
-that removes an image looks at it again (`metadata.operations.lifecycle_images`). Each removal is a line of the audit
-log, `PolicyExecutionEvent`, before the next batch begins. It can be interrupted anywhere; the next run does the rest.
-Memory is some 300 bytes an image that a rule selects. Called by `app.worker` and `admin.lifecycle`.
+A repository is evaluated from pages of its images, outside of any transaction; marked images are removed a few at a
+time: other writes wait for one batch at most, and have half of the time. The transaction that removes an image checks
+it again (`metadata.operations.lifecycle_images`). Each removal is written to the audit log, as `PolicyExecutionEvent`,
+before the next batch begins. It can be interrupted anywhere; the next run does the rest. Memory is some 300 bytes an
+image that a rule selects. Called by `app.worker` and `admin.lifecycle`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from proxy.model.lifecycle.evaluation import Image, LifecycleEvaluation, Mark
 from proxy.model.lifecycle.policy import read_policy
 from proxy.model.lifecycle.records import LifecycleDue, LifecycleOutcome
 
-PAGE = 1000  # images asked for at a time
-DUE = 20  # repositories asked for at a time
-BATCH_FIRST = 5  # images removed in the first transaction of a run; how long it took says how many the next one has
+PAGE = 1000  # images a request
+DUE = 20  # repositories a request
+BATCH_FIRST = 5  # images removed in the first transaction of a run; its duration sets the size of the next one
 WITHIN = 0.75  # of the interval: a turn has ended before another node may take the next one
 WITHIN_MIN = 60.0  # seconds
 _CALLER = ExternalIdentity("AWSService", (("invokedBy", "lifecycle policy"),))
@@ -44,7 +44,7 @@ class LifecycleRun:
     index_aware: bool = False
 
     async def marks(self, account: str, repository: str, policy: str) -> Sequence[Mark]:
-        """What the policy would do now. InvalidParameter for a stored text that is none any more."""
+        """What the policy would do now. InvalidParameter for a stored policy that is no longer valid."""
         rules = read_policy(policy, expire_unpulled=self.expire_unpulled)
         evaluation = LifecycleEvaluation(rules, now=self.metadata.now(), index_aware=self.index_aware)
         async for page in pages(self.metadata, account, repository):
@@ -52,7 +52,7 @@ class LifecycleRun:
         return await asyncio.to_thread(evaluation.marks)
 
     async def run(self, account: str, repository: str, policy: str) -> AsyncGenerator[LifecycleOutcome, None]:
-        """Evaluate, and carry out; what became of each image that was marked."""
+        """Evaluate and apply the policy; yields the outcome of each marked image."""
         marks = await self.marks(account, repository, policy)
         clock = asyncio.get_running_loop().time
         done, limit = 0, BATCH_FIRST
@@ -75,7 +75,7 @@ class LifecycleRun:
         await self.metadata.lifecycle_evaluated(account, repository, policy=policy)
 
     async def run_due(self, every: float) -> None:
-        """All repositories whose policies have not been evaluated for about `every` seconds."""
+        """Apply all policies that were not evaluated for about `every` seconds."""
         while await self.metadata.expire_previews(limit=500):
             pass
         failed: set[tuple[str, str]] = set()
@@ -89,7 +89,7 @@ class LifecycleRun:
                 return
 
     async def _run_one(self, due: LifecycleDue) -> bool:
-        """False where it failed: the next turn tries again."""
+        """False if it failed: the next turn retries."""
         acted = kept = 0
         try:
             async for outcome in self.run(due.account, due.repository, due.policy):
@@ -141,7 +141,7 @@ class LifecycleRun:
 
 
 def lifecycle_tasks(run: LifecycleRun, every: float) -> tuple[Task, ...]:
-    """For `schedule`; `every` is seconds."""
+    """The tasks for `schedule`; `every` is seconds."""
     return (Task("lifecycle", every, max(every * WITHIN, WITHIN_MIN), lambda: run.run_due(every)),)
 
 

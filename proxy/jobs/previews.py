@@ -1,8 +1,8 @@
-"""Previews of lifecycle policies, computed beside the requests of the worker that was asked for one.
+"""Computes previews of lifecycle policies, in the worker that got the request.
 
-StartLifecyclePolicyPreview leaves a row that waits; the worker that answered it leases the row, evaluates the policy
-and keeps the results. Where that worker is gone, the next one that is asked for the preview does: nobody else needs it.
-Called by `ecr.routes`.
+StartLifecyclePolicyPreview inserts a waiting row; the worker that answered it leases the row, evaluates the policy and
+stores the results. If that worker is gone, the next worker that gets a request for the preview computes it. Made by
+`app.worker`, called by `ecr.routes`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import LeasedPreview, PreviewResult
 
 LEASE_SECONDS = 60.0  # for one run: of 100,000 images some seconds
-BATCH = 200  # results kept in one transaction
+BATCH = 200  # results stored in one transaction
 AT_ONCE = 2  # previews that a worker computes; others wait for the next request about them
 
 
 class Previews:
-    """`close` ends what runs; the rows wait for another worker."""
+    """`close` cancels running previews; their rows wait for another worker."""
 
     def __init__(self, run: LifecycleRun) -> None:
         self._run = run
@@ -31,7 +31,7 @@ class Previews:
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def begin(self, account: str, repository: str) -> None:
-        """Compute the preview that waits there, if it still does and this worker has time."""
+        """Start to compute the repository's waiting preview, unless it runs or `AT_ONCE` others do."""
         key = account, repository
         if key in self._running or len(self._running) >= AT_ONCE:
             return

@@ -1,4 +1,4 @@
-"""How far a long walk has come, and what it found by name, in bounded memory."""
+"""Progress and findings of a long walk over rows or objects, in bounded memory. Used by the tasks of `admin`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from proxy.metadata.contract import Metadata
 from proxy.model.records import Blob
 
-NAMED_MAX = 1000  # findings kept by name; beyond that they are only counted: a lost disk names every blob there is
-ROWS = 200  # asked for at a time; a row may bring 64 segments along
+NAMED_MAX = 1000  # findings listed by name; further ones are only counted: a lost disk would list every blob
+ROWS = 200  # rows a request; a row may have 64 segments
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total`, counted in `unit` ("bytes", "blobs", "objects", "rows", "keys"); a total of 0 is not known."""
+    """`done` of `total`, counted in `unit` ("bytes", "blobs", "objects", "rows", "keys"); a total of 0 is unknown."""
 
     doing: str
     done: int
@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An object and what was found about it; `digest` is empty where no row names it."""
+    """An object and what was found about it; `digest` is empty if no row names it."""
 
     object_key: str
     digest: str

@@ -1,11 +1,11 @@
-"""What pull-through cache rules need when nobody pulls: images fetched with their layers, and sizes, by jobs.
+"""The jobs of pull-through cache rules: they fetch images with their layers, and limit the rules' sizes.
 
     import of an index under a rule with `platforms`     a job, in the import's own transaction
-    an image that `prefetch` of a rule names             a job, every so often: before its tag is due
-    a rule with a size                                   a job, every so often: `cache_size`
+    an image that `prefetch` of a rule names             a job at intervals, before its tag is due
+    a rule with a size                                   a job at intervals: `cache_size`
 
-A job asks the upstream about its tag, then fetches what is not here. An upstream that wants to be left alone is left
-alone for as long as it says. Called by `app.worker`. Must not know how an upstream is asked.
+A job checks its tag at the upstream, then fetches what is missing. After a 429 it waits for as long as the upstream
+says. Made by `app.mirror`. Must not know how an upstream is called.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from proxy.model.jobs import Job
 from proxy.model.mirror import FETCH_KIND, SIZE_KIND
 from proxy.model.pull_through import PullThroughRule, local_repository
 
-AHEAD = 1.5  # intervals before its time at which a tag is checked: a pull finds it fresh
+AHEAD = 1.5  # intervals; a tag is checked this long before it is due, so that a pull finds it fresh
 WITHIN_MIN = 60.0  # seconds of a round, at least
 
 _FINAL = frozenset({Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.PULL_THROUGH_RULE_NOT_FOUND})
 
 
 class RuleSettings(Protocol):
-    """The part of `config.pull_through_settings.RuleSetting` that counts here."""
+    """The part of `config.pull_through_settings.RuleSetting` that is used here."""
 
     @property
     def refresh_seconds(self) -> float: ...
@@ -47,7 +47,7 @@ class RuleSettings(Protocol):
 
 
 class PullThroughUpkeep:
-    """`settings` are by a rule's prefix, `every` is the seconds between two rounds."""
+    """`settings` returns those of a rule's prefix; `every` is the seconds between two rounds."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class PullThroughUpkeep:
         self._every = every
 
     def tasks(self) -> tuple[Task, ...]:
-        """For `schedule`."""
+        """The tasks for `schedule`."""
         return (Task("pull-through", self._every, max(self._every, WITHIN_MIN), self.run_due),)
 
     def kinds(self) -> tuple[JobKind, ...]:
-        """For `queue`."""
+        """The kinds of jobs for `queue`."""
         return (
             JobKind(FETCH_KIND, self.fetch, at_once=4, attempts=8, first_pause=5.0),
             JobKind(SIZE_KIND, self._trim, at_once=1, attempts=3, first_pause=60.0),
         )
 
     async def run_due(self) -> None:
-        """Ask for all that is due."""
+        """Enqueue a job for everything that is due."""
         for account in await self._metadata.accounts():
             for rule in await self._metadata.pull_through_rules(account.account):
                 setting = self._settings(rule.prefix)
@@ -93,7 +93,7 @@ class PullThroughUpkeep:
                         )
 
     async def fetch(self, job: Job) -> None:
-        """One job of `FETCH_KIND`."""
+        """Run one job of `FETCH_KIND`."""
         subject = json.loads(job.subject)
         reference = Reference(subject["repository"], subject["reference"])
         try:
@@ -101,7 +101,7 @@ class PullThroughUpkeep:
                 if not await self._is_here(job.account, reference):
                     return
             elif await self._images.refresh(job.account, reference) is None:
-                return  # a person moved the tag
+                return  # the tag was set by a push here
             await self._images.fetch(job.account, reference, subject["platforms"])
         except* Failure as failures:
             raise _judged(next(_leaves(failures))) from failures
@@ -131,7 +131,7 @@ def _prefetched(rule: PullThroughRule, names: tuple[str, ...]) -> Iterator[Refer
 
 
 def _judged(failure: Failure) -> Exception:
-    """What the queue does about it."""
+    """The exception by which the queue postpones, gives up or retries."""
     if failure.code is Code.UPSTREAM_TOO_MANY_REQUESTS:
         return Postponed(float(str(failure.fields.get("seconds", 60.0))))
     if failure.code in _FINAL:

@@ -1,10 +1,10 @@
-"""The runner of the durable queue: claims what is due, does it, and says how it went.
+"""The runner of the durable queue: claims due jobs, runs them, and records the outcome.
 
-Promises: of each kind at most `at_once` jobs in this process, of an account half of them, of a share `share_limit`, so
-that a slow one delays nobody else; a lease is renewed while its job runs, and a job whose lease is lost is cancelled;
-one that fails is tried again after a pause that doubles, with jitter, and is dead after `attempts`; cancelling
-`run_queue` cancels what runs, gives it back and returns when it has ended. A job may run more than once: who runs it
-makes that harmless. Every worker of every node runs one. Must not know what a job does.
+Promises: this process runs at most `at_once` jobs of each kind, at most half of them of one account and `share_limit`
+of one share, so that a slow one does not delay others; a lease is renewed while its job runs, and a job whose lease is
+lost is cancelled; a failed job is retried after a pause that doubles, with jitter, and is dead after `attempts`;
+cancelling `run_queue` cancels the running jobs, releases them and returns when they have ended. A job may run more than
+once, so `run` must be idempotent. `app.worker` runs one in every worker of every node. Must not know what a job does.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from proxy import observe
 from proxy.metadata.job_contract import JobPort
 from proxy.model.jobs import Job
 
-POLL_SECONDS = 1.0  # between two looks at an idle queue; a read that an index answers
+POLL_SECONDS = 1.0  # between two polls of an idle queue; an indexed read
 COUNT_SECONDS = 60.0  # between two counts for metrics
 LEASE_SECONDS = 60.0
 
 
 class Postponed(Exception):
-    """The job cannot be done now, and that counts as no attempt: due again in `seconds`."""
+    """The job cannot be done now: due again in `seconds`, not counted as an attempt."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"postponed for {seconds:g} s")
@@ -32,14 +32,14 @@ class Postponed(Exception):
 
 
 class GivenUp(Exception):
-    """The job cannot be done at all: dead at once, with this text for its reason."""
+    """The job cannot be done at all: it is dead at once, with this text as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobKind:
-    """`run` does a job; what it raises is the job's error, and its text is kept: no secret may be in it.
+    """`run` does a job; the text of what it raises is stored as the job's error, so it must have no secret.
 
-    `attempts` None: tried for ever. Pauses are seconds, the first and the longest."""
+    `attempts` None: retried for ever. Pauses are seconds, the first and the longest."""
 
     name: str
     run: Callable[[Job], Awaitable[None]]
@@ -62,14 +62,14 @@ class _Runner:
         self.random = random
         self.running: dict[asyncio.Task[None], Job] = {}
         self.after = {kind.name: ("", "") for kind in kinds}
-        self.counted: set[tuple[str, str]] = set()  # labels of the gauges that were set
-        self.woken = asyncio.Event()  # some job has ended: there is room for another
+        self.counted: set[tuple[str, str]] = set()  # labels of gauges that were set
+        self.woken = asyncio.Event()  # a job has ended: another may start
 
     def of(self, kind: JobKind) -> list[Job]:
         return [job for job in self.running.values() if job.kind == kind.name]
 
     async def start_due(self) -> bool:
-        """Claim and start what is due, as far as there is room. False when nothing was."""
+        """Claim and start due jobs, within the limits. False if none was started."""
         free = [kind.name for kind in self.kinds.values() if len(self.of(kind)) < kind.at_once]
         started = False
         for name in await self.queue.due_kinds(free) if free else ():
@@ -94,7 +94,7 @@ class _Runner:
     def ended(self, task: asyncio.Task[None]) -> None:
         del self.running[task]
         self.woken.set()
-        if not task.cancelled() and (error := task.exception()) is not None:  # what became of it could not be said
+        if not task.cancelled() and (error := task.exception()) is not None:  # its outcome could not be recorded
             observe.log.warning("a job's end could not be recorded; its lease will end", error=str(error))
 
     async def do(self, kind: JobKind, job: Job) -> None:
@@ -104,7 +104,7 @@ class _Runner:
         work = asyncio.ensure_future(kind.run(job))
         try:
             await self.keep_lease(kind, job, work)
-            if not work.done():  # the lease is lost: somebody else does it
+            if not work.done():  # the lease is lost: another process runs the job
                 observe.metrics.jobs.labels(kind.name, "lost").inc()
                 return
             work.result()
@@ -119,7 +119,7 @@ class _Runner:
             with contextlib.suppress(Exception):  # else the lease ends by itself
                 await asyncio.shield(self.queue.release_job(job.job_id, job.fence, seconds=0.0))
             raise
-        except Exception as error:  # whatever a job stumbles over, the others go on
+        except Exception as error:  # any failure of a job: the others go on
             await self.fail(kind, job, f"{type(error).__name__}: {error}", dead=False)
         else:
             await self.queue.finish_job(job.job_id, job.fence, job.revision)
@@ -129,7 +129,7 @@ class _Runner:
             await asyncio.gather(work, return_exceptions=True)
 
     async def keep_lease(self, kind: JobKind, job: Job, work: asyncio.Future[None]) -> None:
-        """Until the work is done, or the lease is lost. A service that cannot be reached is no lost lease yet."""
+        """Renew the lease until the work is done or the lease is lost. One failed renewal does not lose it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + kind.lease
         while not (await asyncio.wait({work}, timeout=kind.lease / 3))[0]:
@@ -154,7 +154,7 @@ class _Runner:
             )
 
     async def count(self, now: float) -> None:
-        """Into the gauges; what is no longer there counts 0."""
+        """Set the gauges; one without jobs becomes 0."""
         found = {(each.kind, "dead" if each.dead else "waiting"): each for each in await self.queue.job_counts()}
         self.counted |= found.keys()
         for labels in self.counted:
@@ -164,7 +164,7 @@ class _Runner:
 
 
 def pause(kind: JobKind, attempts: int, random: float) -> float:
-    """Seconds until the next attempt after one that failed, `attempts` others before it; `random` is of [0, 1)."""
+    """Seconds until the next attempt after a failed one with `attempts` others before it; `random` is in [0, 1)."""
     return min(kind.first_pause * float(1 << min(attempts, 30)), kind.longest_pause) * (0.75 + random / 2)
 
 
@@ -176,7 +176,7 @@ async def run_queue(
     now: Callable[[], float],
     poll: float = POLL_SECONDS,
 ) -> None:
-    """Runs until cancelled. `random` gives [0, 1); `now` is the database's time (`Metadata.now`)."""
+    """Runs until cancelled. `random` returns [0, 1); `now` is the database's time (`Metadata.now`)."""
     runner = _Runner(queue, kinds, random)
     loop = asyncio.get_running_loop()
     count_at = loop.time() + COUNT_SECONDS * random()
@@ -189,7 +189,7 @@ async def run_queue(
                 if loop.time() >= count_at:
                     count_at = loop.time() + COUNT_SECONDS
                     await runner.count(now())
-            except Exception as error:  # a service that is away: what was claimed goes on
+            except Exception as error:  # the service is unreachable: running jobs go on
                 observe.log.info("the queue could not be asked; it is asked again", error=str(error))
             if not started:
                 with contextlib.suppress(TimeoutError):

@@ -1,8 +1,8 @@
 """The quick check: rows against a listing of the store, and the listing against the rows. No object is read.
 
-Promises: every row's object is there, finished and as long as its row says, or is named; every object without a row is
-named. What the listing shows amiss is looked at once more, object and row, before it is named: pushes and the sweep may
-go on meanwhile. It says nothing of bytes: a changed one is found by `check`, or by the read that meets it.
+Promises: every row whose object is missing, unfinished or of another size is reported, and every object without a row.
+A difference is checked once more, object and row, before it is reported: pushes and the sweep may run meanwhile.
+Changed bytes are not found here, but by `check`, or when they are read. Called by `admin.stored`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def check_quickly(
 
 
 class _Listed:
-    """The listing, up to the key that was asked for last; whole batches of it are looked through for orphans."""
+    """The listing, read up to the last requested key; each batch is checked for orphans."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _Listed:
         self._ended = False
 
     async def at(self, key: str) -> StoredObject | None:
-        """Keys come in order."""
+        """The object listed under `key`, if any. Call it with keys in order."""
         while not self._ended and key > self._last:
             await self._next()
         return self._batch.get(key)
@@ -110,6 +110,6 @@ async def _look_again(metadata: Metadata, store: ObjectStore, report: CheckRepor
                 raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where its row says {blob.sealed.stored_size}")
     except (ObjectMissing, Failure) as error:
         await judge(metadata, report, blob, error, repair=repair)
-    else:  # written after its place in the listing had been passed
+    else:  # written after the listing had passed its key
         report.ok += 1
         report.ok_bytes += blob.size

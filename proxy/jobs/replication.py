@@ -1,9 +1,10 @@
 """The job that replicates an image, or its deletion, to one destination.
 
-Promises: what an index lists is there before the index, a subject before its referrer; a destination that refuses is
-FAILED with a code at once, and the job dead; one that does not answer is tried for ever, with pauses of five minutes at
-most. The rows say what is to be sent when the job runs, so one that waited sends what is so now. May run more than
-once: what is there is not sent again. Must not know how a destination is reached: a `ReplicationTarget` does.
+Promises: the images of an index are sent before the index, a subject before its referrer; if the destination refuses,
+the status is FAILED with a code at once, and the job is dead; one that does not answer is retried for ever, with pauses
+of five minutes at most. What is sent is read from the rows when the job runs, so a job that waited sends the current
+state. May run more than once: what the destination has is not sent again. Called by `app.replication`. Must not know
+how a destination is reached: a `ReplicationTarget` does.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from proxy.model.replication import (
 )
 
 LONGEST_PAUSE = 300.0
-REFERENCED_SECONDS = 5.0  # an image whose index has to go first
-SENDING_SECONDS = 1.0  # a tag's deletion waits for images of its repository that are on the line
-SENDING_MOST = 600.0  # since the deletion, so that a busy repository does not put it off for ever
-REFERENCED_ATTEMPTS = 10  # after which it stays: the index was pushed again there
+REFERENCED_SECONDS = 5.0  # an image whose index has to be deleted first
+SENDING_SECONDS = 1.0  # a tag's deletion waits for images of its repository that are being sent
+SENDING_MOST = 600.0  # since the deletion, so that a busy repository does not delay it for ever
+REFERENCED_ATTEMPTS = 10  # after which the image stays: its index was pushed again there
 
 
 class Refused(Exception):
-    """The destination will not have the image; asked again, it says the same."""
+    """The destination refuses the image, and would again."""
 
     def __init__(self, code: FailureCode, why: str) -> None:
         super().__init__(f"{code}: {why}")
@@ -47,7 +48,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReplicationSource:
-    """Where an image comes from, and where it goes."""
+    """An image's repository here, and its destination."""
 
     account: str
     repository: str
@@ -56,17 +57,17 @@ class ReplicationSource:
 
 
 class ReplicationTarget(Protocol):
-    """How registries of one region are reached. Raises Refused, or a Failure, or anything that may pass by itself."""
+    """Reaches the registries of one region. Raises Refused; other exceptions are temporary, or Failures."""
 
     async def put(self, source: ReplicationSource, manifest: ReplicaManifest) -> None:
-        """Layers, then the manifest, then its tags."""
+        """Send layers, then the manifest, then its tags."""
 
     async def remove(self, source: ReplicationSource, digest: str, origin: str, tags: Sequence[RemovedTag]) -> bool:
         """As `remove_replica` of the rows."""
 
 
 class Replicating:
-    """`targets` gives what reaches a region; None: nothing does."""
+    """`targets` returns the target of a region, None if there is none."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Replicating:
         at_once: int = 16,
         regions: Collection[str] = (),
     ) -> None:
-        """`regions` have gauges from the start on."""
+        """`regions` have gauges from the start."""
         self._rows = rows
         self._targets = targets
         self._region = region
@@ -85,14 +86,14 @@ class Replicating:
         self._counted = set(regions)  # whose gauges are set
 
     def kind(self) -> JobKind:
-        """Tried for ever, as a line may be down for a week; who refuses ends it."""
+        """Retried for ever, as a network may be down for a week; a refusal ends it."""
         share = max(1, self._at_once // 2)
         return JobKind(
             KIND, self.run, at_once=self._at_once, share_limit=share, attempts=None, longest_pause=LONGEST_PAUSE
         )
 
     async def count(self) -> None:
-        """Into the gauges: how many wait, of which region, and the oldest's age."""
+        """Set the gauges: how many images wait for each region, and the age of the oldest."""
         found = {each.region: each for each in await self._rows.replication_backlog()}
         self._counted |= found.keys()
         for region in self._counted:
@@ -102,7 +103,7 @@ class Replicating:
             observe.metrics.replication_lag_seconds.labels(region).set(age)
 
     async def watch(self) -> None:
-        """Counts once a minute until it is cancelled."""
+        """Runs `count` every `COUNT_SECONDS` until it is cancelled."""
         while True:
             with contextlib.suppress(Failure):
                 await self.count()
@@ -119,7 +120,7 @@ class Replicating:
             await self._remove(job, source, subject["digest"], subject.get("origin", source.origin), removed)
 
     async def _send(self, source: ReplicationSource, digest: str) -> bool:
-        """False: it is gone."""
+        """Send the image. False if it no longer exists."""
         plan = await self._rows.replication_plan(
             source.account, source.repository, digest, destination=source.destination
         )
@@ -176,7 +177,7 @@ class Replicating:
         observe.metrics.replications.labels(source.destination.region, "deleted").inc()
 
     async def _may_arrive_late(self, job: Job, source: ReplicationSource) -> bool:
-        """Whether the tag may be on the line with an image that was planned before the tag was removed."""
+        """Whether the tag may still be sent with an image that was planned before the tag was removed."""
         if self._rows.now() - job.created_at > SENDING_MOST:
             return False
         return await self._rows.replication_sending(source.account, source.repository, destination=source.destination)
@@ -189,7 +190,7 @@ class Replicating:
 
 
 class _Referenced(Exception):
-    """An index lists the image there; its own deletion may be on its way."""
+    """An index at the destination lists the image; the index's own deletion may follow."""
 
     def __str__(self) -> str:
         return "an image index lists the image at the destination"
@@ -197,7 +198,7 @@ class _Referenced(Exception):
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Failures that stay as they are, as what they mean for the image."""
+    """Turn permanent failures into Refused, and throttling into Postponed."""
     try:
         yield
     except Failure as failure:

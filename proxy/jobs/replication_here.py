@@ -1,7 +1,8 @@
 """Replication to another account of this installation: rows, and layers that are linked.
 
-`auth.replication` says what the destination must allow. A layer whose two repositories have the same key is one object
-with a row in each account; one of other keys is read, and sealed anew.
+`auth.replication` decides what the destination must allow. A layer whose two repositories have the same key is one
+object with a row in each account; otherwise it is decrypted and encrypted again. Made by `app.replication`, called by
+`replication`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from proxy.model.replication import RemovedTag, ReplicaManifest
 from proxy.registry.blobs import Blobs
 from proxy.registry.uploads import Uploads
 
-REPLICATOR = "replication"  # who opens the sessions of layers that are sealed anew
+REPLICATOR = "replication"  # opens the upload sessions of layers that are encrypted again
 USER_AGENT = "replication.ecr.amazonaws.com"
 
 
 class HereTarget:
-    """Registries of this region."""
+    """The target for registries of this region."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class HereTarget:
         return linked.missing
 
     async def _allowed(self, source: ReplicationSource) -> CreateOnPush:
-        """How the repository may be made. AccessDenied."""
+        """How the repository may be created. AccessDenied."""
         info = RequestInfo(self._clock(), "", True, USER_AGENT, self._region)
         return await self._access.require(source.account, source.destination.registry, source.repository, info)
 

@@ -4,9 +4,10 @@
     the manifest   PUT by digest, its tags in the headers, some of them at a time
     a deletion     DELETE by digest or by tag
 
-An upload that was cut goes on where the peer says that it stands, as long as this process knows of it: at once some
-times, then with the job's next attempt. Numbers of accounts, in origins too, are said as the peer has them. What the
-peer refuses is `Refused`; what may pass is an `UpstreamFailed`. The other side of it is `oci.replicas`.
+An interrupted upload resumes at the offset that the peer reports, as long as this process remembers it: after short
+pauses at first, then at the job's next attempt. Account ids, in origins too, are sent as the peer knows them. A
+permanent refusal raises `Refused`; a temporary failure `UpstreamFailed`. Made by `app.replication`, called by
+`replication`. The peer answers with `oci.replicas`.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 from proxy.upstream.limits import retry_after
 from proxy.upstream.peer import PeerAnswer, PeerClient
 
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before an upload goes on, as long as it gets no further
-OPEN_MOST = 1024  # uploads that were cut and are remembered
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before an upload is resumed, while it makes no progress
+OPEN_MOST = 1024  # interrupted uploads that are remembered
 
-_PASSING = frozenset({401, 408, 409, 416, 425})  # statuses that say nothing of the image
+_PASSING = frozenset({401, 408, 409, 416, 425})  # temporary: these statuses do not depend on the image
 _LAYERS_GONE = "MANIFEST_BLOB_UNKNOWN"  # the peer removed a layer before its manifest came: it is sent again
 
 _Key = tuple[str, str, str]  # account, repository and digest of a layer
 
 
 class PeerTarget:
-    """Registries of the region of one peer. `account_there` says which number the peer has for an account here."""
+    """The target for one peer's region. `account_there` returns the peer's id for an account here."""
 
     def __init__(
         self, rows: Metadata, blobs: Blobs, peer: PeerClient, *, account_there: Callable[[str], str], region: str
@@ -99,7 +100,7 @@ class PeerTarget:
 
     # ---- a layer -----------------------------------------------------------------------------------------------------
     async def _layer(self, source: ReplicationSource, digest: str, size: int) -> None:
-        """Until the peer's repository has it. Who else wants to send it there waits, and finds it there."""
+        """Send a layer until the peer's repository has it. Other jobs with this layer wait, and then find it there."""
         key = source.destination.registry, source.repository, digest
         lock = self._sending.setdefault(key, asyncio.Lock())
         try:
@@ -138,7 +139,7 @@ class PeerTarget:
                 await asyncio.sleep(seconds)
 
     async def _reached(self, key: _Key, headers: Mapping[str, str]) -> int:
-        """How many bytes the open upload has; 0, and none is open, where the peer has forgotten it."""
+        """How many bytes the open upload has; 0, and it is no longer open, if the peer does not know it."""
         location = self._open.get(key)
         if location is None:
             return 0
@@ -148,7 +149,7 @@ class PeerTarget:
             return 0
         _judge(answer, 204)
         last = answer.headers.get("Range", "").removeprefix("0-")
-        # "0-0" is said of an upload with one byte and of one with none: if it was one, the peer answers 416.
+        # An upload of one byte and an empty one both report "0-0": if it is one byte, the peer answers 416.
         return int(last) + 1 if last.isascii() and last.isdigit() and int(last) else 0
 
     async def _finish(
@@ -160,7 +161,7 @@ class PeerTarget:
             async with contextlib.aclosing(self._runs(source, digest, start, size)) as runs:
                 answer = await self._peer.send(location, more, runs, size - start)
             if answer.status in (404, 416):
-                self._open.pop(key, None)  # begun anew
+                self._open.pop(key, None)  # the next attempt opens a new one
             _judge(answer, 202, also_passing=404)
         to = location.update_query(digest=digest)
         answer = await self._peer.ask("PUT", to, headers)
@@ -172,7 +173,7 @@ class PeerTarget:
         self._open.pop(key, None)
 
     async def _runs(self, source: ReplicationSource, digest: str, start: int, size: int) -> AsyncGenerator[bytes, None]:
-        """The layer's bytes; each run is a copy, as the reader uses its buffer again while the line still sends."""
+        """The layer's bytes; each run is a copy, because the reader reuses its buffer while the socket still sends."""
         blob = await self._blobs.find(source.account, source.repository, digest)
         async with (
             self._blobs.open(blob) as opened,
@@ -183,7 +184,7 @@ class PeerTarget:
                 observe.metrics.replication_bytes.labels(source.destination.region).inc(len(run))
 
     async def _tags(self, source: ReplicationSource, manifest: ReplicaManifest) -> Sequence[ReplicaTag]:
-        """Those of the manifest that it still has: sending its layers may have taken long."""
+        """The tags that the manifest still has: sending its layers may have taken long."""
         if not manifest.tags:
             return ()
         plan = await self._rows.replication_plan(
@@ -205,7 +206,7 @@ class PeerTarget:
 
 
 def _judge(answer: PeerAnswer, expected: int, *, also_passing: int = 0) -> None:
-    """Nothing where it is what was to be. Refused, UpstreamFailed, or Throttling with the seconds to wait."""
+    """Raise unless the status is the expected one: Refused, UpstreamFailed, or Throttling with the seconds to wait."""
     status = answer.status
     if status == expected:
         return
@@ -222,7 +223,7 @@ def _judge(answer: PeerAnswer, expected: int, *, also_passing: int = 0) -> None:
 
 @contextlib.contextmanager
 def _denials() -> Iterator[None]:
-    """A peer that gives out no password refuses every image."""
+    """A peer that refuses a password refuses every image."""
     try:
         yield
     except UpstreamFailed as failure:

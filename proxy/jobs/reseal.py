@@ -1,14 +1,14 @@
-"""After a leak: every blob is sealed anew, into a new object with a new data key under a new master key.
+"""After a key leak: encrypts every blob again, into a new object with a new data key under a new master key.
 
-Promises: a blob is readable at every instant; the new object is durable and its digest right before its row points at
-it; the old object is deleted `LINGER_SECONDS` after, so that a reader who has just seen the old row still finds it.
-It can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was
-sealed after the rotation and is passed over. The key of a new object is reserved before its first byte is written, so
-that the sweep leaves it however long that takes (S3 dates an object of parts from its beginning), and a row is pointed
-at it only while it is. What an interruption leaves in the store is an orphan for the sweep, `RESERVED_SECONDS` later.
-Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
-they are counted and stay as they are. What is under a repository's own KMS key never was under the master key that has
-leaked: it is passed over too. What lies in the archive stays there.
+Promises: a blob is always readable; the new object is durable and its digest checked before its row points at it; the
+old object is deleted `LINGER_SECONDS` later, so that a reader that has just read the old row still finds it. It can be
+interrupted anywhere and resumed (`rotate` None): a blob whose header names the active master key was sealed after the
+rotation and is skipped. The key of a new object is reserved before its first byte is written, so that the sweep does
+not take it (S3 dates a multipart object from its beginning), and a row is pointed at it only while it is reserved. What
+an interruption leaves in the store is an orphan for the sweep, `RESERVED_SECONDS` later. Damaged blobs are reported and
+left unchanged for `check`. Blobs that are not sealed have no key to leak: they are counted and left unchanged. Blobs
+under a repository's own KMS key were never under the leaked master key: they are skipped too. Archived objects are
+written to the archive again. Called by `admin.stored`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from proxy.storage.tiered import tier
 DOING = "resealing blobs"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
 RESERVED_SECONDS = 2 * 86_400.0
-"""In which one blob must have been sealed anew: ECR's largest layer at 300 KB/s. One that takes longer is named, and
-stays as it was."""
+"""Within which one blob must be sealed: ECR's largest layer at 300 KB/s. One that takes longer is reported, and left
+unchanged."""
 
 _ENDS_THE_RUN = (Code.METADATA_UNAVAILABLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE)
 
@@ -51,7 +51,7 @@ class ResealReport:
     current: int = 0  # sealed under the active master key already
     plain: int = 0  # not sealed at all
     changed: int = 0  # deleted or healed while we sealed
-    quarantined: int = 0  # hidden, and left alone
+    quarantined: int = 0  # left unchanged
     failed: Findings = field(default_factory=Findings)  # missing, corrupt, or not to be unwrapped
 
     @property
@@ -70,9 +70,9 @@ async def reseal(
     progress: Callable[[Progress], None],
     linger: float = LINGER_SECONDS,
 ) -> ResealReport:
-    """Seal all anew; progress in plain bytes. `rotate` as in `rewrap`; `new_key` makes object keys.
+    """Reseal all blobs; progress in plain bytes. `rotate` as in `rewrap`; `new_key` makes object keys.
 
-    A full or failing store, or metadata out of reach, ends the run with its Failure; run it again with `rotate` None.
+    A full or failing store, or unreachable metadata, ends the run with its Failure; resume it with `rotate` None.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
@@ -86,7 +86,7 @@ async def reseal(
         progress(Progress(DOING, before + sealed_bytes, max(total, before + sealed_bytes), "bytes"))
 
     tell(0)
-    superseded: deque[tuple[float, str]] = deque()  # (loop time when it may go, object key)
+    superseded: deque[tuple[float, str]] = deque()  # (loop time of its deletion, object key)
     clock = asyncio.get_running_loop().time
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
@@ -120,7 +120,7 @@ async def reseal(
 
 
 async def _survey(metadata: Metadata, keys: DataKeys, report: ResealReport) -> int:
-    """The plain bytes that are to be sealed anew."""
+    """The plain bytes to reseal; counts the blobs that are skipped."""
     total = 0
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
@@ -144,7 +144,7 @@ async def _copy(
     object_key: str,
     progress: Callable[[int], None],
 ) -> SealedObject:
-    """Seal one blob anew into a durable object, its digest checked on the way."""
+    """Seal one blob into a new durable object, and check its digest on the way."""
     old = blob.sealed
 
     async def segments(plain_offset: int) -> Sequence[Segment]:
@@ -196,7 +196,7 @@ async def _copy(
 
 
 async def _point(metadata: Metadata, store: ObjectStore, report: ResealReport, blob: Blob, new: SealedObject) -> bool:
-    """Make the row point at the new object. When the answer is lost, the sweep takes the one that no row owns."""
+    """Make the row point at the new object. If the response is lost, the sweep takes the one that no row owns."""
     if await metadata.replace_object(blob.sealed.object_key, Blob(blob.digest, blob.size, new)):
         report.resealed += 1
         report.resealed_bytes += blob.size
@@ -211,13 +211,13 @@ async def _point(metadata: Metadata, store: ObjectStore, report: ResealReport, b
 
 
 async def _release(metadata: Metadata, object_key: str) -> None:
-    """Of an object that was abandoned. If this fails, the reservation ends by itself."""
+    """Release the key of an abandoned object. If this fails, the reservation ends by itself."""
     with contextlib.suppress(Failure):
         await metadata.release_object(object_key)
 
 
 async def _is_current(keys: DataKeys, blob: Blob) -> bool:
-    """Whether it was sealed under the active master key; its first message's header says under which it was."""
+    """Whether the blob was sealed under the active master key, by the header of its first message."""
     try:
         wrapped = parse_header(blob.sealed.segments[0].header).data_keys[0]
         return await keys.rewrap(wrapped, blob.sealed.sealed_for, blob.sealed.encryption) == wrapped

@@ -1,11 +1,11 @@
-"""Every data key wrapped anew in its row, by the provider and the master key in force; stored objects are not touched.
+"""Wraps every data key again in its row, with the current provider and master key; stored objects are not changed.
 
-Open uploads come first, then blobs, so that an upload that is committed meanwhile is not missed; then stored secrets,
-those of access keys, the values of secrets and what signs events, are sealed anew. Promises: it can be broken off
-anywhere and gone on with (`rotate` None): a row whose key is under the key in force already is passed over. A row
-that changed meanwhile is left to the next run. AT_ONCE rows are worked on at a time: KMS is slow. KMS out of reach
-ends the run with its Failure; a key that it refuses is named, and the rest go on. A repository's own KMS key stays
-its key. When a key has leaked, rewrapping is not enough: `reseal`.
+Open uploads come first, then blobs, so that an upload that is committed meanwhile is not missed; then the secrets of
+access keys, the values of secrets and the signing secrets of events are sealed again. Promises: it can be interrupted
+anywhere and resumed (`rotate` None): a row that is under the current key already is skipped. A row that changed
+meanwhile is left to the next run. AT_ONCE rows are processed at a time: KMS is slow. Unreachable KMS ends the run with
+its Failure; a key that KMS refuses is reported, and the rest go on. A repository keeps its own KMS key. After a key has
+leaked, rewrapping is not enough: use `reseal`. Called by `admin.stored`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from proxy.model.events import EventSecret
 from proxy.model.records import SealedObject, Sealing
 
 DOING = "wrapping data keys"
-AT_ONCE = 16  # rows; as many requests of KMS
+AT_ONCE = 16  # rows, and requests to KMS
 
 
 @dataclass(slots=True)
 class RewrapReport:
     rewrapped: int = 0  # of blobs and open uploads
-    current: int = 0  # under the key in force already
+    current: int = 0  # under the current key already
     plain: int = 0  # not sealed: no data key
     changed: int = 0  # deleted, healed or resealed while we looked
-    secrets: int = 0  # sealed anew
+    secrets: int = 0  # sealed again
     failed: Findings = field(default_factory=Findings)  # their data key could not be unwrapped, or the secret opened
 
     @property
@@ -53,10 +53,10 @@ async def rewrap(
     values: SmallSealer | None = None,
     event_secrets: SmallSealer | None = None,
 ) -> RewrapReport:
-    """Make a new master key with `rotate` (`MasterKeys.rotate` of those that `keys` wraps with) and wrap all keys anew.
+    """Make a new master key with `rotate` (`MasterKeys.rotate` of those that `keys` wraps with) and rewrap all keys.
 
-    None goes on with an earlier run, with no new master key. `secrets` seals those of access keys, `values` those of
-    secrets, `event_secrets` what signs events. Progress counts data keys.
+    None resumes an earlier run, without a new master key. `secrets` seals those of access keys, `values` those of
+    secrets, `event_secrets` the signing secrets of events. Progress counts data keys.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
@@ -95,7 +95,7 @@ async def _pages(metadata: Metadata) -> AsyncGenerator[list[tuple[SealedObject, 
 
 
 async def _each(work: Iterable[Coroutine[None, None, None]]) -> None:
-    """All at once; the first failure ends the others and is raised as it is."""
+    """Run all concurrently; the first failure cancels the others and is raised."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         await asyncio.gather(*tasks)
@@ -142,7 +142,7 @@ async def _reseal_secrets(metadata: Metadata, sealer: SmallSealer, report: Rewra
 
 
 async def _reseal_values(metadata: Metadata, sealer: SmallSealer, report: RewrapReport) -> None:
-    """Of secrets that are deleted too, as long as they can be restored."""
+    """Reseal the values of secrets, also of deleted ones that can be restored."""
     after: tuple[str, ...] = ()
     while page := await metadata.sealed_versions(after=after, limit=ROWS):
         for found in page:
@@ -159,7 +159,7 @@ async def _reseal_values(metadata: Metadata, sealer: SmallSealer, report: Rewrap
 
 
 async def _reseal_event_secrets(metadata: Metadata, sealer: SmallSealer, report: RewrapReport) -> None:
-    """Of each account the current one, and the one before it."""
+    """Reseal each account's current secret, and the previous one."""
     after = ""
     while page := await metadata.sealed_event_secrets(after=after, limit=ROWS):
         for account, found in page:

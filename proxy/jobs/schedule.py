@@ -1,8 +1,8 @@
-"""When upkeep runs: each task every so often, one node at a time, one task after the other.
+"""Runs upkeep tasks: each at its interval, on one node at a time, one task after the other.
 
 Promises: a task runs only when the metadata service gave this node the turn; a task that fails or overruns is logged
-and waits longer each time, up to an hour, and holds up no other task for more than its own bound; cancelling
-`run_tasks` cancels what runs and returns when it has ended. Must not know what a task does.
+and waits longer each time, up to an hour, and delays no other task for more than its own bound; cancelling `run_tasks`
+cancels the running task and returns when it has ended. Called by `app.worker`. Must not know what a task does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from proxy import observe
 from proxy.metadata.contract import Metadata
 
 BACK_OFF_MAX = 3600.0  # seconds between attempts of a task that keeps failing
-TURN_OF = 0.8  # of `every`: the turn is over when its taker comes again, and nobody else comes in between
+TURN_OF = 0.8  # of `every`: the turn has ended when the same node tries again, and no other runs in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ async def run_tasks(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Runs until cancelled. `random` gives [0, 1); `clock` is monotonic, in seconds.
+    """Runs until cancelled. `random` returns [0, 1); `clock` is monotonic, in seconds.
 
-    The first round is spread over one whole interval and later ones by a tenth, so that nodes started together part.
+    The first round is spread over a whole interval and later ones by a tenth, so that nodes started together diverge.
     """
     due = {task.name: clock() + task.every * random() for task in tasks}
     failures = dict.fromkeys(due, 0)
@@ -58,12 +58,12 @@ def pause(every: float, failures: int) -> float:
 
 
 async def _attempt(metadata: Metadata, task: Task) -> bool:
-    """False when it failed. Not getting the turn is no failure: somebody else does it."""
+    """False if it failed. Not getting the turn is no failure: another node runs the task."""
     try:
         if await metadata.take_turn(task.name, seconds=task.every * TURN_OF):
             async with asyncio.timeout(task.within):
                 await task.run()
-    except Exception:  # whatever a task stumbles over, the others go on
+    except Exception:  # any failure of a task: the others go on
         observe.log.warning("an upkeep task failed and will be tried again", task=task.name, exc_info=True)
         return False
     return True

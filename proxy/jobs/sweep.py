@@ -1,19 +1,19 @@
-"""What nobody needs any more: abandoned uploads, rows of deleted repositories, unlinked blobs past their grace, objects
-that no row owns.
+"""Removes what is no longer needed: abandoned uploads, rows of deleted repositories, deleted secrets, unlinked blobs
+past their grace, objects without a row.
 
-A turn of a task goes on, batch by batch, until nothing is due or its time is over. Writes are serial, so a batch has
-as few rows as keep it near `BATCH_SECONDS`, and after each the task pauses for as long as the batch took: other writes
+A task runs batch by batch until nothing is due or its time is over. Writes are serial, so the size of a batch is
+adjusted to take about `BATCH_SECONDS`, and after each the task pauses for as long as the batch took: other writes
 have half of the time, and none waits for more than one batch (`make bench-sweep` measures it).
 
-Promises: a row is removed first and its object after, so that nothing that can still be asked for loses its bytes; an
-object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
-then rows: an object is listed, is old, and only then is no row found for it. None younger than `ORPHAN_AGE_MIN` is
-taken, whatever the grace (an upload's or a reseal's object may be older than its row). An orphan is deleted by the
-ETag of its listing where the store honours that, so that an object put anew under its key meanwhile stays; elsewhere by
-its key, which no other object ever has. With not one blob row there is
-no telling a wrong database from an emptied one, and no orphan is taken. All are counted by kind: upload, blob, orphan
-(an object), unfinished (of which the store knows that it was never finished), stray-upload and stray-row (what lies
-beside objects, see `storage.base.ObjectStore.remove_strays`).
+Promises: a row is removed before its object, so that nothing that can still be requested loses its bytes; an object
+whose deletion fails becomes an orphan and is removed as one. An orphan is an object that is listed first, is old, and
+then has no row. None younger than `ORPHAN_AGE_MIN` is removed, whatever the grace (an upload's or a reseal's object may
+be older than its row). An orphan is deleted by the ETag of its listing if the store supports that, so that an object
+written meanwhile under its key stays; else by
+its key, which no other object ever has. Without any blob row a wrong database looks like an emptied one, so no orphan
+is removed. Removals are counted by kind: upload, blob, orphan (an object), unfinished (an object that the store knows
+was never finished), stray-upload and stray-row (beside objects, see `storage.base.ObjectStore.remove_strays`). Called
+by `app.worker`; `check`, `quick` and `admin` use parts of it.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from proxy.storage.tiered import TieredStore
 BATCH = 500  # objects listed at a time
 ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
 ROWS = 100  # removed in one transaction at most: other writes wait for it
-ROWS_MIN = 25  # and in a turn's first; below it, the commit costs more than its rows
-BATCH_SECONDS = 0.02  # aimed at for one transaction: a write may wait 50 ms, and the disk needs some of it
-DELETIONS = 8  # objects deleted at once: each waits for a request or three, or for the disk
+ROWS_MIN = 25  # in a turn's first transaction; with fewer, the commit costs more than its rows
+BATCH_SECONDS = 0.02  # target for one transaction: a write may wait 50 ms, and the disk needs some of it
+DELETIONS = 8  # objects deleted at once: each waits for one to three requests, or for the disk
 ORPHAN_AGE_MIN = 3600.0  # seconds
-TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow
-WORK_SECONDS = 240.0  # after which a turn begins no further batch: what is left is the next one's
+TURN_SECONDS = 300.0  # bound of a turn, however slow the store is
+WORK_SECONDS = 240.0  # after which a turn begins no further batch: the next turn does the rest
 PAUSE_MAX = 1.0  # seconds after a batch, however long it took
 
 
 @dataclass(slots=True)
 class OrphanWalk:
-    """Where a walk over the whole store has come to; it begins anew at the end."""
+    """The last key of a walk over the whole store; after the end it starts again."""
 
     after: str = ""
 
@@ -79,7 +79,7 @@ def sweep_tasks(
 
 
 def _tiers(store: ObjectStore) -> dict[str, ObjectStore]:
-    """Each by itself: an archive that cannot be had keeps no orphan of the store."""
+    """Each tier by itself: an unreachable archive must not stop the sweep of the store."""
     return {"": store.standard, "archive-": store.archive} if isinstance(store, TieredStore) else {"": store}
 
 
@@ -91,7 +91,7 @@ async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float,
 
 
 async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
-    """Remove what is left of deleted repositories; returns the rows removed."""
+    """Remove the remaining rows of deleted repositories; returns their number."""
     removed = 0
 
     async def once(limit: int) -> SweepBatch:
@@ -107,7 +107,7 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
 
 
 async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
-    """Remove secrets whose time to be restored is over; returns how many."""
+    """Remove deleted secrets whose recovery window is over; returns how many."""
     removed = 0
 
     async def once(limit: int) -> SweepBatch:
@@ -140,7 +140,7 @@ async def _remove_rows(
 
 
 def next_limit(limit: int, seconds: float, least: int = ROWS_MIN) -> int:
-    """How many rows the batch after one of `limit` rows that took so long may have: half at once, more by a quarter."""
+    """The size of the next batch, after one of `limit` rows took `seconds`: half as many, or a quarter more."""
     if seconds > BATCH_SECONDS:
         return max(min(least, ROWS), limit // 2)
     return min(ROWS, limit + max(1, limit // 4)) if seconds < BATCH_SECONDS / 2 else limit
@@ -149,7 +149,7 @@ def next_limit(limit: int, seconds: float, least: int = ROWS_MIN) -> int:
 async def _until_done(
     remove: Callable[[int], Awaitable[SweepBatch]], within: float
 ) -> AsyncGenerator[SweepBatch, None]:
-    """Batches of `remove(limit)` until one finds nothing due, or so many seconds have passed; one at least. Rows are
+    """Batches of `remove(limit)`, at least one, until one finds nothing due or `within` seconds have passed. Rows are
     counted by kind."""
     clock = asyncio.get_running_loop().time
     began, rows, corrected, limit = clock(), Counter[str](), 0, min(ROWS_MIN, ROWS)
@@ -185,7 +185,7 @@ async def _until_done(
 async def remove_orphans(
     metadata: Metadata, store: ObjectStore, walk: OrphanWalk, *, grace: float, now: Callable[[], float]
 ) -> int:
-    """Go `ROUNDS` batches further through the store; returns the objects deleted."""
+    """Walk `ROUNDS` further batches of the store; returns the objects deleted."""
     if not await metadata.objects(after="", limit=1):
         return 0
     removed, rounds = 0, 0
@@ -202,11 +202,11 @@ async def remove_orphans(
 
 
 async def remove_strays(metadata: Metadata, store: ObjectStore, *, grace: float, now: Callable[[], float]) -> int:
-    """Of what dead writers left beside objects, that which is past its grace; returns how many."""
+    """Remove what dead writers left beside objects, past its grace; returns how many."""
     if not await metadata.objects(after="", limit=1):
         return 0
     if await metadata.any_reserved():
-        return 0  # uploads to S3 of an object that is reserved look like strays there
+        return 0  # an S3 upload of a reserved object looks like a stray
     strays = await store.remove_strays(now() - max(grace, ORPHAN_AGE_MIN))
     for kind, count in (("stray-upload", strays.uploads), ("stray-row", strays.rows)):
         _count(kind, count)
@@ -216,7 +216,7 @@ async def remove_strays(metadata: Metadata, store: ObjectStore, *, grace: float,
 async def find_orphans(
     metadata: Metadata, listed: Sequence[StoredObject], *, grace: float, now: float
 ) -> tuple[list[StoredObject], list[StoredObject]]:
-    """Of objects just listed, those without a row: (in their grace, past it)."""
+    """The objects just listed that have no row: (in their grace, past it)."""
     owned = set(await metadata.known_objects([stored.key for stored in listed]))
     without = [stored for stored in listed if stored.key not in owned]
     latest = now - max(grace, ORPHAN_AGE_MIN)
@@ -225,7 +225,7 @@ async def find_orphans(
 
 
 async def batches(store: ObjectStore, after: str, size: int = BATCH) -> AsyncGenerator[list[StoredObject], None]:
-    """The store's objects beyond `after`, so many at a time."""
+    """The store's objects after the key `after`, `size` at a time."""
     batch: list[StoredObject] = []
     listing = store.list(after)
     try:
@@ -246,7 +246,7 @@ async def delete_all(store: ObjectStore, keys: Sequence[str], kind: str) -> int:
 
 
 async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
-    """As `delete_all`, each if it is still the object that was listed."""
+    """As `delete_all`, each only if it is still the object that was listed."""
     removed = 0
     for kind, finished in (("orphan", True), ("unfinished", False)):
         seen = [(stored.key, stored.etag) for stored in orphans if stored.finished is finished]

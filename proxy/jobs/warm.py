@@ -1,8 +1,8 @@
-"""Images read into this machine's cache before anybody pulls them: every blob of them, opened frame by frame.
+"""Reads images into this machine's cache before they are pulled: every blob of them, frame by frame.
 
-A reference is REPO (all its tags), REPO:TAG or REPO@DIGEST; an index brings all its images, or with a platform those
-for it. Promises: what could not be found, read or kept is named, and the rest is warmed all the same; a blob that is
-kept already is not read again. Must not know where or how the cache keeps anything.
+A reference is REPO (all its tags), REPO:TAG or REPO@DIGEST; an index stands for all its images, or for those of a
+platform. Promises: what could not be found, read or cached is reported, and the rest is warmed; a blob that is cached
+already is not read again. Called by `admin.warming`. Must not know how the cache stores anything.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from proxy.model.records import Blob, ManifestFacts
 from proxy.registry.blobs import Blobs
 
 AT_ONCE = 4  # blobs read at a time
-TAGS = 1000  # asked for at a time
+TAGS = 1000  # a request
 NESTED = 8  # indexes in indexes that are followed
-UNREAD = 64  # stored bytes at an object's end, an empty last frame, that no plaintext needs
+UNREAD = 64  # stored bytes at an object's end, an empty last frame, that no read needs
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class WarmReport:
     images: int = 0  # manifests of images and artifacts
     warmed: int = 0
     warmed_bytes: int = 0  # plain
-    kept: int = 0  # blobs that were there already
+    kept: int = 0  # blobs that were cached already
     failed: Findings = field(default_factory=Findings)
 
     @property
@@ -54,7 +54,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """REPO[:TAG|@DIGEST]. Failure as `model.names` has it."""
+    """Parse REPO[:TAG|@DIGEST]. Failures of `model.names`."""
     repository, at, digest = text.partition("@")
     if at:
         return Reference(check_repository(repository), str(parse_digest(digest)))
@@ -72,8 +72,8 @@ async def warm(
     platform: str | None,
     progress: Callable[[Progress], None],
 ) -> WarmReport:
-    """Read all blobs of `references`. `kept` says how many bytes of an object are kept; `platform` is os/architecture
-    with or without /variant. Progress in plain bytes. MetadataUnavailable ends it."""
+    """Read all blobs of `references`. `kept` returns how many bytes of an object are cached; `platform` is
+    os/architecture with or without /variant. Progress in plain bytes."""
     report = WarmReport()
     wanted: dict[str, Blob] = {}
     for reference in references:
@@ -171,7 +171,7 @@ async def _collect(
 
 
 def children_for(content: bytes, facts: ManifestFacts, platforms: Sequence[str]) -> tuple[str, ...]:
-    """The manifests of an index for these platforms (none: all), and the indexes in it. `content` is read already."""
+    """The manifests of an index for these platforms (none: all), and the indexes in it. `content` is valid JSON."""
     if not platforms:
         return facts.children
     wanted = [platform.split("/") for platform in platforms]

@@ -1,9 +1,9 @@
 """The audit event of one OCI request, under the name of the ECR operation that the request corresponds to.
 
 `routes` fills the record in and calls `emit`. The kernel has a write's event before the response is sent; a read's
-event follows soon. A push that creates its repository emits two events, and so does a pull that asks an upstream. Not
-audited: requests that map to no operation (`/v2/` with a valid password, unknown paths and methods), and the first 401
-of a login.
+event follows soon. A push that creates its repository emits a second event, and so does a pull that imports from an
+upstream. Not audited: requests that map to no operation (`/v2/` with a valid password, unknown paths and methods), and
+the first 401 of a login.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class OciAuditRecord:
 
 
 async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent | None:
-    """Record the request's event, answered with `status`, and return it; None where it is not audited."""
+    """Record the event of a request answered with `status`, and return it; None if it is not audited."""
     if not record.operation:
         return None
     reads = record.method in ("GET", "HEAD")
@@ -135,7 +135,7 @@ async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent 
 
 
 def _creation(push: AuditEvent, record: OciAuditRecord) -> AuditEvent:
-    """The CreateRepository event of a push that created its repository, also where the push then failed."""
+    """The CreateRepository event of a push that created its repository, even if the push then failed."""
     return push._replace(
         name="CreateRepository",
         data=False,
@@ -153,7 +153,7 @@ def _creation(push: AuditEvent, record: OciAuditRecord) -> AuditEvent:
 
 
 def _import(pull: AuditEvent, record: OciAuditRecord) -> AuditEvent:
-    """The BatchImportUpstreamImage event of a pull that the upstream was asked about."""
+    """The BatchImportUpstreamImage event of a pull that imported from an upstream."""
     name, reference = "BatchImportUpstreamImage", record.reference[:_SHOWN]
     parameters = _parameters(name, record.account, record.repository, reference, "", (), "")
     return pull._replace(name=name, read_only=False, route="", parameters=parameters, bytes_out=0)

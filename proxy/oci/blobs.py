@@ -40,6 +40,6 @@ async def _pull(call: Call) -> BlobRequest:
         if coming is None:
             raise
         if call.validity is not None:
-            call.validity.most = 0.0  # it is another answer once the blob is here
+            call.validity.most = 0.0  # the response changes once the blob is stored
         return BlobRequest(call.request, coming, coming.blob, call.record, call.services.stall_seconds, call.headers)
     return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, call.headers, blobs.content)

@@ -1,13 +1,13 @@
 """When a response may be repeated without asking metadata: what it depends on, and what each use of it records.
 
-Cacheable are reads by tag or digest, answered with 200 or 304. Such a response depends on its request's bytes and peer,
-which `http.response_cache` compares, and on
+Reads by tag or digest that are answered with 200 or 304 are cacheable. Such a response depends on its request's bytes
+and peer, which `http.response_cache` compares, and on
 
-    metadata of caller, registry, repository, image      valid while their epochs, read before the first look-up, stand
+    metadata of caller, registry, repository, image      valid while epochs read before the first look-up are current
     the password                                         valid until it expires
     the clock in a policy, a request rate, a KMS key     never repeated
 
-Nothing is looked up here, and nothing is repeated that `metadata.client.cache` would not use itself. Each use records
+This module looks nothing up, and repeats nothing that `metadata.client.cache` would not use itself. Each use records
 the pull: its audit event, and the image's pull time. `routes` attaches the result of `revalidator` to a response.
 """
 
@@ -23,14 +23,14 @@ from proxy.http.response_cache import Revalidator
 from proxy.metadata.contract import EpochSnapshot
 
 SECONDS = 300.0
-"""The most that a response is repeated. With the half hour for which `metadata.client.cache` keeps a row, this stays
-below the hour within which the metadata service must see that a blob is used."""
+"""How long a response may be repeated at most. With the half hour for which `metadata.client.cache` caches a row, this
+stays below the hour within which the metadata service must see that a blob is used."""
 
 
 @dataclass(slots=True)
 class CacheValidity:
-    """How long one response stays valid, set while it is made. `until` is epoch seconds, and `most` what the response
-    itself says of that; `pulled` is called at each further use."""
+    """How long one response stays valid, set while it is made. `until` is epoch seconds; `most` is the upper bound that
+    the route function sets; `pulled` is called at each further use."""
 
     snapshot: EpochSnapshot
     until: float = 0.0

@@ -42,9 +42,9 @@ from proxy.registry.uploads import Uploads
 
 @dataclass(frozen=True, slots=True)
 class OciServices:
-    """`stall_seconds`: a client that reads no byte of a blob for so long is disconnected. `rates` is None where no
-    operation has a rate limit, `epochs` where no response may be cached, `mirror` where nothing is pulled through,
-    `mirror_hosts` where no host is a mirror."""
+    """`stall_seconds`: a client that reads no byte of a blob for this long is disconnected. `rates` is None if no
+    operation has a rate limit, `epochs` if no response may be cached, `mirror` if there is no pull-through, and
+    `mirror_hosts` if no host is a mirror."""
 
     uploads: Uploads
     blobs: Blobs
@@ -61,7 +61,7 @@ class OciServices:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What a request that replicates an image says, and how its repository may be made."""
+    """The headers of a request that replicates an image, and how its repository may be created."""
 
     headers: ReplicaHeaders
     create: CreateOnPush
@@ -70,9 +70,9 @@ class Replica:
 @dataclass(slots=True)  # not frozen: that costs a microsecond for each request
 class Call:
     """`account` is the registry's, not the caller's. `repository` is empty for `/v2/` and the catalog; `reference` is
-    the path's last part: tag, digest or upload id. `record` becomes the request's audit event. `namespace` is what a
-    mirror chose its rule by (`mirror_hosts`), `mirrored_name` what its client calls the repository. `replica` is set of
-    a request that replicates an image, which `replicas` serves."""
+    the path's last part: tag, digest or upload id. `record` becomes the request's audit event. `namespace` is the `ns`
+    by which a mirror host chose its rule (`mirror_hosts`); `mirrored_name` is the client's name of the repository.
+    `replica` is set for a request that replicates an image, which `replicas` serves."""
 
     request: web.Request
     services: OciServices
@@ -88,14 +88,14 @@ class Call:
     replica: Replica | None = None
 
     def need_replica(self) -> Replica:
-        """Of a call that `routes` admitted as a replication."""
+        """The replica of a call that `routes` admitted as a replication."""
         if self.replica is None:
             raise Failure(Code.SERVER, "a replication was not admitted")
         return self.replica
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Of each response to a pull."""
+        """The headers of each response to a pull."""
         return {**API_VERSION, "OCI-Namespace": self.namespace} if self.namespace else API_VERSION
 
     @property

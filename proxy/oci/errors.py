@@ -36,7 +36,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.KMS: (503, "UNAVAILABLE"),
     Code.LAYERS_NOT_FOUND: (404, "BLOB_UNKNOWN"),
     Code.LAYER_IN_USE: (409, "UNSUPPORTED"),
-    Code.LIMIT_EXCEEDED: (403, "DENIED"),  # as ECR: 429 would be tried again
+    Code.LIMIT_EXCEEDED: (403, "DENIED"),  # as ECR: clients would retry a 429
     Code.MANIFEST_INVALID: (400, "MANIFEST_INVALID"),
     Code.MANIFEST_TOO_LARGE: (413, "MANIFEST_INVALID"),
     Code.METADATA_UNAVAILABLE: (503, "UNAVAILABLE"),
@@ -56,12 +56,12 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.TOO_MANY_TAGS: (400, "TAG_INVALID"),
     Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
     Code.UNSUPPORTED: (415, "UNSUPPORTED"),
-    # Both have causes in the server, and pass: 409 and 416 tell a client that its offset is wrong.
+    # Both have causes in the server, and are temporary: 409 and 416 would say that the client's offset is wrong.
     # Not TOOMANYREQUESTS, after which docker gives up.
     Code.UPLOAD_CONFLICT: (503, "UNAVAILABLE"),
     Code.UPLOAD_IN_USE: (503, "UNAVAILABLE"),
     Code.UPLOAD_NOT_FOUND: (404, "BLOB_UPLOAD_UNKNOWN"),
-    # The secret of a rule that is pulled through is not to be had.
+    # The secret of a pull-through rule cannot be read.
     Code.SECRET_NOT_FOUND: (403, "DENIED"),
     Code.UNABLE_TO_ACCESS_SECRET: (403, "DENIED"),
     Code.UNABLE_TO_DECRYPT_SECRET: (403, "DENIED"),
@@ -71,7 +71,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.VALIDATION: (400, "UNSUPPORTED"),
 }
 
-# Codes of the AWS protocols only. They are in the table so that one raised by mistake is not taken for a bug in it.
+# Codes of the AWS protocols only. They are in the table so that one raised here by mistake is answered, not a KeyError.
 _OF_OTHER_PROTOCOLS = (
     Code.DELETE_CONFLICT,
     Code.ENTITY_ALREADY_EXISTS,

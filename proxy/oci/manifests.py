@@ -27,7 +27,7 @@ PAGE_DEFAULT = 100  # as ECR
 PAGE_MAX = 1000  # larger values are clamped: ECR refuses them, which breaks clients that send 10,000
 TAGS_MAX = 10  # `?tag=` of one PUT; each is a row moved in one transaction
 STALE = '110 wharfage "the upstream cannot be asked: this is what it last said"'
-REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the size to us
+REFERRERS_PAGE = 500  # descriptors with their annotations; the spec sets no size
 
 
 async def head(call: Call) -> web.StreamResponse:
@@ -41,7 +41,7 @@ async def head(call: Call) -> web.StreamResponse:
 
 
 async def get(call: Call) -> web.StreamResponse:
-    """end-3. Counts as a pull, unlike HEAD: a client that checks for a new image pulls nothing."""
+    """end-3. Counts as a pull, unlike HEAD, by which clients check for a new image."""
     images, principal = call.services.images, call.caller.principal.arn
     found, special = await _resolve(call)
     images.note_pull(call.account, call.repository, found.digest, principal)
@@ -176,7 +176,7 @@ def _too_large() -> Failure:
 
 
 async def _resolve(call: Call) -> tuple[StoredManifest, dict[str, str]]:
-    """From here, or through a pull-through rule; with the headers that say so of a stale answer (RFC 7234 5.5.1)."""
+    """The manifest, stored or through a pull-through rule, and the Warning header of a stale one (RFC 7234 5.5.1)."""
     name, mirror = _manifest_named(call), call.services.mirror
     if mirror is None:
         return await call.services.images.resolve(call.account, call.repository, name), {}
@@ -219,7 +219,7 @@ def _last(call: Call) -> str:
 
 
 async def _page(limit: int, ask: Callable[[int], Awaitable[Page]]) -> Page:
-    """The page; empty for `n=0` (the spec's MUST), after one look-up that finds a missing repository."""
+    """The page; empty for `n=0` (the spec's MUST), after a look-up that fails if the repository is missing."""
     page = await ask(limit or 1)
     return page if limit else Page((), False)
 

@@ -1,13 +1,13 @@
-"""Hosts at which an upstream's images have the upstream's own names: `docker pull alpine` through `registry-mirrors`.
+"""Mirror hosts: hosts that serve an upstream's images under its own names, as `registry-mirrors` of docker needs.
 
     GET mirror.example /v2/library/alpine/manifests/3?ns=docker.io    of docker-hub/library/alpine, as the rule maps it
 
-The first entry of a host serves requests without `ns`, else the one that names it does; an `ns` that none names has
-nothing here, so that a client never gets another upstream's image under the name that it asked for. From the entry's
-networks every request is made by the entry's role, whatever Authorization it carries: docker sends there what it knows
-for Docker Hub, and that is not read. From elsewhere, or without a role, credentials are needed as at any other host.
-The role's policies decide, as for any caller; its session is called `SESSION`. Called by `routes`, which lets pulls
-alone through. Must not know what an import is.
+The entry that lists the request's `ns` serves it; without `ns`, the host's first entry does. An unknown `ns` gets 404,
+so that a client never receives another upstream's image under the name that it requested. Requests from the entry's
+networks are made as the entry's role; their Authorization is not read, because docker sends its credentials for Docker
+Hub. From other networks, or without a role, credentials are needed as at any other host.
+The role's policies decide, as for any caller; its session name is `SESSION`. Called by `routes`, which refuses all but
+pulls there. Knows nothing of imports.
 Sources: containerd docs/hosts.md; OCI Distribution main, "Registry Proxying".
 """
 
@@ -29,7 +29,7 @@ from proxy.model.names import check_repository
 from proxy.model.pull_through import PullThroughRule, local_repository
 
 SESSION = "anonymous"
-SESSION_SECONDS = 3600  # a new one each hour: what is kept of a caller does not live for ever
+SESSION_SECONDS = 3600  # a new session each hour bounds how long anything is cached for a caller
 
 
 class MirrorLookups(Protocol):
@@ -42,7 +42,7 @@ class MirrorLookups(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MirrorRequest:
-    """What a request at a mirror host is for. `namespace` is the `ns` it was chosen by, empty where it had none."""
+    """The entry that serves a request at a mirror host. `namespace` is the request's `ns`, empty if it had none."""
 
     entry: MirrorEntry
     namespace: str
@@ -50,7 +50,7 @@ class MirrorRequest:
 
 
 class MirrorHosts:
-    """One worker's. `now` returns epoch seconds."""
+    """The mirror hosts of the configuration; one instance a worker. `now` returns epoch seconds."""
 
     def __init__(
         self, entries: Iterable[MirrorEntry], callers: Callers, lookups: MirrorLookups, now: Callable[[], float]
@@ -63,7 +63,7 @@ class MirrorHosts:
         self._now = now
 
     def find(self, host: str, namespace: str | None) -> MirrorRequest | None:
-        """None: `host` (a Host header) is no mirror. RepositoryNotFound for a namespace that it has no rule for."""
+        """None if `host` (a Host header) is no mirror. RepositoryNotFound for a namespace that it has no entry for."""
         host = host.lower()
         entries = self._hosts.get(host) or self._hosts.get(host.removesuffix(port_of(host)).removesuffix("."))
         if entries is None:
@@ -77,7 +77,7 @@ class MirrorHosts:
         raise Failure(Code.REPOSITORY_NOT_FOUND, f"This mirror has nothing of {namespace[:255]!r}")
 
     async def anonymous(self, mirror: MirrorRequest, remote: str | None) -> Caller | None:
-        """Whom a request from that address counts as without credentials; None: as nobody, credentials are needed."""
+        """The caller of a request from that address without credentials; None if credentials are needed."""
         entry = mirror.entry
         if not entry.principal or not is_in(remote, mirror.trusted):
             return None
@@ -91,7 +91,7 @@ class MirrorHosts:
         return await self._callers.find(role.principal.principal_id, entry.account, session=session)
 
     async def repository(self, mirror: MirrorRequest, account: str, name: str) -> str:
-        """What the upstream's `name` is called here. RepositoryNotFound where the rule is not there, or has no such."""
+        """The local repository for the upstream's `name`. RepositoryNotFound if no rule maps the name."""
         rules = await self._lookups.pull_through_rules(account)
         rule = next((each for each in rules if each.prefix.rstrip("/") == mirror.entry.rule), None)
         found = local_repository(rule, check_repository(name)) if rule is not None else None

@@ -1,9 +1,9 @@
-"""What a sender of another installation may ask to replicate an image: the requests of a push, and a deletion.
+"""The requests by which another installation replicates an image to this one: those of a push, and a deletion.
 
-Such a request has the headers of `model.replica_headers`; `routes` gives it to the function here in place of its own,
-under the action `ecr:ReplicateImage`. A layer: HEAD, POST with `mount` (whatever repository of the account has it),
-PATCH, PUT without a body, GET of the session to go on. Then the manifest's PUT by digest, or a DELETE. Pulls and all
-else are refused. Called by `routes`.
+Such a request has the headers of `model.replica_headers`; `routes` serves it by a function of this module instead of
+the route's own, under the action `ecr:ReplicateImage`. For a layer: HEAD, POST with `mount` (from any repository of the
+account), PATCH, PUT without a body, and GET of the session to resume. Then the manifest's PUT by digest, or a DELETE.
+All other requests, pulls too, are refused. Called by `routes`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Function = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 def read_replica(request: web.Request, region: str) -> ReplicaHeaders | None:
-    """None where the request replicates nothing. InvalidParameter, also for what is meant for another region."""
+    """None if the request replicates nothing. InvalidParameter, also for a request meant for another region."""
     found = read_headers(request.method, request.headers)
     if found is None:
         return None
@@ -45,7 +45,7 @@ def read_replica(request: web.Request, region: str) -> ReplicaHeaders | None:
 
 
 def function_of(plain: Function) -> Function:
-    """What serves a replication in the place of a route's own function. AccessDenied where nothing does."""
+    """The function that serves a replication instead of the route's own. AccessDenied if there is none."""
     found = _FUNCTIONS.get(plain)
     if found is None:
         raise Failure(Code.ACCESS_DENIED, "a sender of images may push and delete them, and ask for nothing else")
@@ -53,20 +53,20 @@ def function_of(plain: Function) -> Function:
 
 
 async def admit(call: Call, replica: ReplicaHeaders) -> CreateOnPush:
-    """How the repository may be made for what the caller sends. AccessDenied."""
+    """How the repository may be created for the caller's replicas. AccessDenied."""
     return await call.services.replication.require_sender(
         call.caller, replica.source.registry, replica.destination.registry, call.repository, call.info
     )
 
 
 def failure_header(failure: Failure) -> Mapping[str, str]:
-    """What the answer to a failed replication says beside the protocol's own."""
+    """The header of a failed replication's response, beside the protocol's own."""
     code = FAILURE_CODES.get(failure.code)
     return {} if code is None else {FAILURE: str(code)}
 
 
 async def head(call: Call) -> web.StreamResponse:
-    """Whether the repository has a layer; one that is still to come from an upstream counts as missing."""
+    """Whether the repository has a layer; one that is still being fetched from an upstream counts as missing."""
     services = call.services
     blob = await services.blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
     return blob_response.head(
@@ -75,7 +75,7 @@ async def head(call: Call) -> web.StreamResponse:
 
 
 async def post(call: Call) -> web.StreamResponse:
-    """201 where the account has the layer and its setting BLOB_MOUNTING is on; else an upload is open."""
+    """201 if the account has the layer and its setting BLOB_MOUNTING is on; else 202 with a new upload."""
     check_encoding(call.request)
     digest = parse_digest(call.query.get("mount", ""))
     found, services = call.need_replica(), call.services
@@ -124,7 +124,7 @@ async def put(call: Call) -> web.StreamResponse:
 
 
 async def delete(call: Call) -> web.StreamResponse:
-    """By digest: tags, and the image where none is left and it was not pushed again; by a tag: tags only."""
+    """By digest: tags, and the image if no tag is left and it was not pushed again; by a tag: tags only."""
     headers = call.need_replica().headers
     digest = str(parse_digest(call.reference)) if is_digest_like(call.reference) else ""
     if digest and not headers.origin:

@@ -1,9 +1,9 @@
-"""The table of this door, and the one place where a request is authenticated, matched and authorised.
+"""The route table of the OCI API, and the only place where its requests are authenticated, matched and authorised.
 
-Paths are matched raw, as they stood on the request line: nothing is decoded before its grammar is checked, so `..`,
-`%2e`, `%2f` and NUL are letters that no name has. The order is: who asks (401), which route (404, 405), which names
-(400), whose registry, how often (429), may they (403), then the route's function. Every answer is the protocol's own
-form, also for our own mistakes.
+Paths are matched as in the request line: nothing is decoded before its grammar is checked, so `..`, `%2e`, `%2f` and
+NUL are characters that no name has. The order of checks: mirror host (404), caller (401), route (404, 405), registry
+and names (400), rate (429), permission (403), for writes the audit log (503); then the route's function. Every response
+has the protocol's form, internal errors too. `app.router` calls `handler`.
 Source: OCI Distribution 1.1.1 and main, "Endpoints"; actions as Amazon ECR maps them.
 """
 
@@ -52,7 +52,7 @@ Function = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 async def ping(call: Call) -> web.StreamResponse:
-    """end-1: yes, this is a registry, and the credentials are good."""
+    """end-1: this is a registry, and the credentials are valid."""
     return web.Response(body=b"{}", headers={"Content-Type": "application/json", **API_VERSION})
 
 
@@ -63,7 +63,7 @@ class Route:
     function: Function
     action: str | None  # None: a valid token is enough
     endpoint: str  # the spec's own number
-    cacheable: bool = False  # the answer may be given again to the same request
+    cacheable: bool = False  # the response may be repeated for the same request
 
 
 ROUTES = (
@@ -106,14 +106,14 @@ def handler(
     mirror_hosts: MirrorHosts | None = None,
     senders: Sequence[str] = (),
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """What answers everything under `/v2`.
+    """The handler of everything under `/v2`.
 
-    `realm` is the registry's address in the 401 challenge; None takes the address of the request. A client that takes
-    no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Every decision is recorded in
+    `realm` is the registry's address in the 401 challenge; None takes the address of the request. A client that reads
+    no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Audit events are recorded in
     `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
     against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
     clients that send wrong passwords (None: no limit). `mirror` pulls through rules, at `mirror_hosts` under the
-    upstreams' own names. `senders` are ARNs of who may replicate images for other accounts than their own.
+    upstreams' own names. `senders` are ARNs of principals that may replicate images for other accounts than their own.
     """
     replication = ReplicationAccess(access, region=hosts.region, senders=senders)
     services = OciServices(
@@ -123,8 +123,8 @@ def handler(
     logins_limit = logins or FailedLogins(0)
 
     def unauthorized(request: web.Request) -> web.StreamResponse:
-        """What a request without a password that counts is answered. One with a token of ours is never refused for
-        what others at its address do: a token cannot be guessed, and opening it costs next to nothing."""
+        """The response to a request without valid credentials: 401, or 429 after too many wrong passwords. A valid
+        token never gets here, so other clients of its address cannot lock it out."""
         if "Authorization" in request.headers:
             client = client_of(request)
             if seconds := logins_limit.wait(client):
@@ -151,7 +151,7 @@ def handler(
         if validity is not None and status in _CACHEABLE and info.now < validity.until:
             response[REVALIDATOR] = revalidator(validity, trail, event, clock)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
-            response.force_close()  # a body that was not asked for may come all the same, and is no next request
+            response.force_close()  # a body that was not requested may still come, and must not be read as a request
         return response
 
     return handle
@@ -222,7 +222,7 @@ async def _answer(
                 pass
             elif password is not None:
                 await call.allow_reuse(action, identity.good_until(password, caller))
-            elif caller.session is not None:  # a mirror's anonymous one
+            elif caller.session is not None:  # the anonymous one of a mirror host
                 await call.allow_reuse(action, caller.session.expires)
         return response
     except Unauthenticated:
@@ -236,7 +236,7 @@ async def _answer(
 
 
 def _record_unauthenticated(services: OciServices, request: web.Request, record: OciAuditRecord) -> None:
-    """What was asked by whom nobody knows. A client's first look, without a password, at `/v2/` asks for nothing."""
+    """Fill in the record of an unauthenticated request. A first GET of `/v2/` without a password is not audited."""
     with contextlib.suppress(Failure):
         record.account = services.hosts.account_of(request.host)
         found, name, reference = _match(request)
@@ -269,7 +269,7 @@ _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
-    # The name takes all it can: the last `/blobs/`, `/manifests/`… of a path is the one that counts.
+    # The name is matched greedily: the last `/blobs/`, `/manifests/`… of a path separates name and reference.
     text = re.escape(pattern).replace("<name>", "(?P<name>.+)").replace("<reference>", "(?P<reference>[^/]+)")
     return re.compile(text + "?" if pattern.endswith("/") else text, re.DOTALL)
 
@@ -282,7 +282,7 @@ _ORDERED = sorted(_BY_PATTERN.items(), key=lambda item: -len(item[0].replace("<n
 
 
 def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
-    """The route of a raw path with its name and reference, or the answer that there is none."""
+    """The route of a raw path with its name and reference, or the 404 or 405 response."""
     path = path_of(request)
     found = _find(request.method, path) if len(path) <= _PATH_CACHED else _search(request.method, path)
     if isinstance(found, tuple):
@@ -296,7 +296,7 @@ def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
 
 
 def _search(method: str, path: str) -> tuple[Route, str, str] | str | None:
-    """Route, name and reference; or the methods that the address takes; None where there is no such address."""
+    """Route, name and reference; or the allowed methods of the path; None for an unknown path."""
     for _, (pattern, routes) in _ORDERED:
         match = pattern.fullmatch(path)
         if match is None:
@@ -309,16 +309,16 @@ def _search(method: str, path: str) -> tuple[Route, str, str] | str | None:
     return None
 
 
-_find = lru_cache(4096)(_search)  # a pull's paths come again, and each is looked for in five patterns
+_find = lru_cache(4096)(_search)  # the paths of pulls repeat, and a search tries up to eight patterns
 _PATH_CACHED = 512  # characters: 2 MiB of paths at most
 
 
 def _address(request: web.Request) -> str:
-    """Where the client believes we are. A host that could end the quotes of the challenge is none."""
+    """The server's address as the client gave it. A host that could break out of the challenge's quotes is not used."""
     host = request.host if _HOST.fullmatch(request.host) else "registry"
     return f"{request.scheme}://{host}/"
 
 
 def _reference(text: str) -> str:
-    """The one escape that clients use where none is needed: the colon of a digest."""
+    """Decodes the one needless escape that clients use: the colon of a digest."""
     return text.replace("%3A", ":").replace("%3a", ":")

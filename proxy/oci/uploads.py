@@ -124,7 +124,7 @@ def position_at(call: Call, upload_id: str, size: int) -> dict[str, str]:
 
 
 def stored_size(failure: Failure) -> int | None:
-    """The upload's size in a positional failure; None where the failure has none."""
+    """The upload's size in a positional failure; None if the failure has none."""
     last, offset = failure.fields.get("lastValidByteReceived"), failure.fields.get("offset")
     if isinstance(last, int):
         return last + 1
@@ -187,7 +187,7 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
 
 
 async def _forget(call: Call, upload: Upload) -> None:
-    """One that had no row at its beginning may have one by now, if it took long: the sweep ends it."""
+    """Cancel the upload. One that began without a row may have one by now, if it took long: the sweep ends that."""
     if not upload.has_row:
         return
     try:

@@ -1,16 +1,17 @@
 """One append: the bytes of one request on their way into an upload session, as one segment of its object.
 
-Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record what came, the session goes on), `commit`
-(make the session's object a blob), `abandon` (as if the request had never been). Use as `async with`: leaving it
-abandons what was neither kept nor committed, whatever is cancelled meanwhile, and nothing stays open or leased.
+Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record the bytes, the session stays open),
+`commit_blob` (make the session's object a blob), `abandon` (undo the append). Use as `async with`: leaving it abandons
+what was neither kept nor committed, also under cancellation, and nothing stays open or leased. Called by `oci`,
+`ecr.layers`, `jobs` and `registry.mirror`.
 
-The first append of a session that no row knows (`NewUpload`) is recorded at its end, with what it brought. Until then
-nobody else can write to its object, whose key no row names. It gets its row before that once something is to be kept
-under its fence, or when it takes as long as a lease is renewed after.
+The first append of a session without a row (`NewUpload`) inserts the row at its end. Until then no other process can
+write to its object, because no row names the key. The row is inserted earlier if something has to be stored under its
+fence, or when the first renewal of the lease is due.
 
-Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it
-may be over the store is asked for nothing more, not even to undo what this append did (`operations.handover` draws the
-states). Bytes that a failed append stored past the row's offset are cut off by the next one.
+Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it may
+have expired the store is not called any more, not even to undo the append (`operations.handover` draws the states).
+Bytes that a failed append stored past the row's offset are truncated by the next one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from proxy.storage.off_loop import run_to_completion
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AppendContext:
-    """What an append works with, the same for all of them."""
+    """The services that all appends share."""
 
     metadata: Metadata
     store: ObjectStore
@@ -52,7 +53,7 @@ class AppendContext:
 
 
 class Append:
-    """See the module. `upload` is the session as it was leased; `received` counts the bytes written so far."""
+    """See the module. `upload` is the session when it was leased; `received` counts the bytes written so far."""
 
     def __init__(
         self,
@@ -64,13 +65,13 @@ class Append:
         closing: Digest | None,
         new: NewUpload | None = None,
     ) -> None:
-        """`leased_at` is the loop's time just before the lease was asked for, `length` the bytes to come, if known.
-        `new`: no row has the session, which is under `FIRST_FENCE` as of then."""
+        """`leased_at` is the loop's time just before the lease was requested, `length` the bytes to come, if known.
+        `new`: the session has no row yet, and `FIRST_FENCE` from `leased_at` on."""
         self.upload = upload
         self.received = 0
         self._context = context
         self._length = length
-        # Nothing is hashed yet: what the closing PUT names is computed at once instead of by reading it all again.
+        # Nothing is hashed yet: use the closing PUT's algorithm now, instead of reading it all again later.
         fresh = closing is not None and not upload.sealed.plain_size
         self._algorithm = closing.algorithm if fresh and closing is not None else upload.algorithm
         self._hasher: Hasher | None = None
@@ -78,7 +79,7 @@ class Append:
         self._writer: BlobWriter | None = None
         self._lease = UploadLease(context.metadata, upload, leased_at, new)
         self._recording = False  # a row may already count what this append stored
-        self._opening = False  # the store may have been asked for something
+        self._opening = False  # the store may have been called
         self._ended = upload.committed is not None
 
     def __repr__(self) -> str:
@@ -94,8 +95,8 @@ class Append:
         await self.fail(error)
 
     async def write(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes. SizeInvalid past the length that was declared, LimitExceeded past what the quotas leave,
-        UploadConflict when the lease is lost."""
+        """Append the next bytes. SizeInvalid past the declared length, LimitExceeded past the quotas, UploadConflict
+        when the lease is lost."""
         if self.upload.committed is not None or not len(chunk):
             return
         if self._length is not None and self.received + len(chunk) > self._length:
@@ -111,8 +112,8 @@ class Append:
         self.received += len(chunk)
 
     async def reserve(self) -> memoryview:
-        """Where the next bytes go, to be put there by the caller and told of by `commit`: another way to `write`. At
-        least one byte's; the place is good until anything else of the append is called."""
+        """A buffer of at least one byte for the next bytes; the caller fills it and calls `commit`, instead of `write`.
+        It is valid until any other method of the append is called."""
         if self._length is not None and self.received >= self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
         self._lease.check()
@@ -123,7 +124,7 @@ class Append:
             raise await self._lost() from None
 
     async def fill_from(self, source: Source) -> bool:
-        """Take all that `source` gives, as `BlobWriter.fill_from`; it gives no more than was declared."""
+        """Append all bytes of `source`, as `BlobWriter.fill_from`; it must give no more than was declared."""
         self._lease.check()
         writer = self._writer or await self._open()
         before = writer.plain_length
@@ -140,10 +141,10 @@ class Append:
         return self._writer.commit(count) if self._writer is not None else None
 
     async def keep(self, *, whole: bool = False) -> Upload:
-        """Record what was written: any worker can go on from here. Returns the session at its new offset.
+        """Record what was written: any worker can append from here. Returns the session at its new offset.
 
-        `whole`: it may well be all that comes. Where the store then makes the first append of a session whole and
-        durable, to close the session takes rows alone."""
+        `whole`: this may be the whole blob. If the store then completes the object durably, closing the session needs
+        rows only."""
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
             return dataclasses.replace(self.upload, has_row=self._lease.has_row)
@@ -184,7 +185,7 @@ class Append:
         return kept
 
     async def commit_blob(self, digest: Digest) -> Blob:
-        """Make the session's object the blob `digest`, durably. Asked again after it succeeded, answers the same.
+        """Make the session's object the blob `digest`, durably. A repeated call after success returns the same.
 
         InvalidLayer when the bytes hash to something else: nothing of this append is recorded, the session stays.
         """
@@ -212,9 +213,9 @@ class Append:
             raise await self._lost() from None
         except Failure as failure:
             if self._appender.resumable or failure.code is Code.UPLOAD_CONFLICT:
-                self._recording = True  # what rows counted stays as it is: the closing request may come again
+                self._recording = True  # recorded bytes must stay: the closing request may be repeated
             else:
-                # The store has given the object up, and with it what earlier appends had recorded.
+                # The store has lost the object, and with it what earlier appends had recorded.
                 await self._give_up()
             raise
         if hasher.name != digest.algorithm:
@@ -243,20 +244,20 @@ class Append:
         return blob
 
     async def record(self, length: int | None = None) -> None:
-        """See to it that a row has the session, and `length` bytes room in it. As `Metadata.record_upload`;
-        LimitExceeded, UploadConflict when the lease is lost."""
+        """Insert the session's row if it has none, and check that quotas allow `length` bytes. Failures of
+        `Metadata.record_upload`, LimitExceeded, UploadConflict when the lease is lost."""
         await self._lease.record()
         require_bytes(self._lease.bytes_left, length or 0)
 
     async def abandon(self) -> None:
-        """Undo this append and let the session go. Safe to call twice, after a failure and under cancellation."""
+        """Undo this append and release the session. Safe to call twice, after a failure and under cancellation."""
         if self._ended:
             return
         self._ended = True
         await run_to_completion(self._clean_up())
 
     async def fail(self, error: BaseException | None) -> None:
-        """Abandon; past a quota of bytes also end the session, so that what it recorded does not count any longer."""
+        """Abandon; past a quota of bytes also end the session, so that its recorded bytes no longer count."""
         ends = not self._ended and isinstance(error, Failure) and "bytes_quota" in error.fields
         if not ends:
             return await self.abandon()
@@ -280,14 +281,14 @@ class Append:
         return self._writer
 
     async def _new_at_end(self) -> NewUpload | None:
-        """The session, to be recorded with all that came, if no row has it yet; none is asked for it from here on."""
+        """The session, if it has no row yet; the lease's task inserts none from here on."""
         if self._lease.new is not None:
             await self._lease.end()
         return self._lease.new
 
     @contextlib.asynccontextmanager
     async def _first_row(self, new: NewUpload) -> AsyncIterator[None]:
-        """While the session's row is asked for: the object of one that is refused is no row's, now and later."""
+        """Around the insertion of the session's row: if it is refused, the object gets no row, and is deleted."""
         try:
             yield
         except Failure as failure:
@@ -302,7 +303,7 @@ class Append:
         )
 
     async def _begin(self) -> Appender:
-        """Under a key that nobody has written under: the lease left any other."""
+        """Begin the object, under a key that was never written."""
         return await self._context.store.begin(
             self.upload.sealed.object_key, self._length, unused=True, lease=self._lease.for_store()
         )
@@ -321,7 +322,7 @@ class Append:
         return open_state(self._context.state_sealer, self.upload.upload_id, self.upload.hash_state)
 
     async def _check_other(self, digest: Digest, sealed: SealedObject, last: Segment | None) -> None:
-        """The closing PUT named an algorithm that was not computed: open and hash the whole object, once."""
+        """The closing PUT named another algorithm than the session's: open and hash the whole object, once."""
         context = self._context
         hasher = new_hasher(digest.algorithm)
         hashes = self._writer.last_hashes if self._writer is not None else b""
@@ -333,11 +334,11 @@ class Append:
         try:
             _check_digest(hasher, digest)
         except Failure:
-            await self._give_up()  # a finished object takes no more bytes
+            await self._give_up()  # a finished object cannot be appended to
             raise
 
     async def _lost(self) -> Failure:
-        """What the store no longer has, the session cannot have: end it, unless another request holds it by now."""
+        """The store has lost the object: end the session, unless another request has its lease."""
         self._lease.check()
         await self._give_up()
         return Failure(
@@ -348,7 +349,7 @@ class Append:
         )
 
     async def _give_up(self) -> None:
-        """The session cannot go on: end it and remove its object."""
+        """The session is unusable: end it and remove its object."""
         self._recording = True
         if self._appender is not None:
             with contextlib.suppress(Failure, ObjectMissing):
@@ -356,7 +357,7 @@ class Append:
         await self._end_session()
 
     async def _end_session(self) -> None:
-        """Unless another append holds it by now."""
+        """End the session, unless another append has its lease."""
         upload = self.upload
         with contextlib.suppress(Failure):  # the sweep takes what stays
             key = await self._context.metadata.cancel_upload(
@@ -387,7 +388,7 @@ class Append:
 
 
 async def delete_object(store: ObjectStore, key: str) -> None:
-    """Remove an object that no row owns. What cannot be removed now is an orphan, which the sweep takes."""
+    """Remove an object that no row owns. If that fails it is an orphan, which the sweep removes."""
     try:
         await store.delete(key)
     except Failure as failure:

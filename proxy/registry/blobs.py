@@ -1,8 +1,9 @@
-"""Blobs as read: find, open, link, unlink; and what happens to one whose bytes do not authenticate.
+"""Reads blobs: find, open, link, mount, delete; quarantines one whose bytes do not authenticate.
 
-A byte leaves only after its frame was opened, or held against its hash, in this request (a link to a blob that is not
-sealed leads past us). A frame that fails twice quarantines its blob: it is not found from then on, so that the next
-push of the same digest stores it anew. Must not know HTTP or ranges.
+A byte is returned only after its frame was decrypted, or checked against its hash, in this request (but the store
+serves links itself). A frame that fails twice quarantines its blob: it counts as missing from then on, so that the next
+push of the same digest stores it again. Called by `oci`, `ecr.downloads`, `jobs` and `registry.mirror`. Must not know
+HTTP.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from proxy.model.replication import LinkedLayers
 from proxy.storage.base import ObjectStore, SignedLinks
 from proxy.storage.off_loop import run_to_completion
 
-HOLDERS_MAX = 20  # repositories whose policies are asked when a mount names none
+HOLDERS_MAX = 20  # repositories whose policies are checked when a mount names none
 
 
 class Blobs:
@@ -37,8 +38,8 @@ class Blobs:
         *,
         create_on_push: bool = False,
     ) -> None:
-        """With `links`, blobs that are not sealed are fetched from the store itself; `create_on_push` as of
-        `Images`, for what mounts make."""
+        """With `links`, clients fetch blobs that are not sealed from the store itself; `create_on_push` as in
+        `Images`, for mounts."""
         self._metadata = metadata
         self._store = store
         self._keys = keys
@@ -52,9 +53,9 @@ class Blobs:
         return await self._metadata.blob(account, repository, digest)
 
     async def link(self, blob: Blob) -> str | None:
-        """A URL that gives out the blob's bytes for a short time to whoever has it; None: they are to be read here.
+        """A URL that serves the blob's bytes to any holder for a short time; None if they have to be read here.
 
-        What is fetched there is checked by nobody but its client."""
+        Only the client checks what the URL serves."""
         if self._links is None or blob.sealed.sealing is not Sealing.NONE or blob.sealed.archived:
             return None
         url = await self._links.link(blob.sealed.object_key)
@@ -62,13 +63,13 @@ class Blobs:
         return url
 
     async def content(self, blob: Blob) -> bytearray | None:
-        """The bytes of a small sealed blob, authenticated now; None: it is to be read through `open`, which also says
-        what is wrong with it."""
+        """The bytes of a small sealed blob, authenticated now; None if it has to be read through `open`, which also
+        reports what is wrong with it."""
         return await self._small.read(blob.sealed)
 
     @contextlib.asynccontextmanager
     async def open(self, blob: Blob) -> AsyncIterator[OpenBlob]:
-        """The blob, ready to be read. BlobCorrupt, and quarantined, when its object is gone or of a wrong size."""
+        """The blob, open for reading. BlobCorrupt, and quarantined, when its object is missing or of a wrong size."""
         try:
             reader = await open_object(
                 self._store, blob.sealed, keys=self._keys, tables=self._metadata, pool=self._pool
@@ -84,17 +85,17 @@ class Blobs:
         return (await self._metadata.registry_access(account)).blob_mounting
 
     async def holders(self, account: str, repository: str, digest: str) -> Sequence[str]:
-        """Some repositories of the account from which `repository` could mount the blob; a bounded look at them."""
+        """At most `HOLDERS_MAX` repositories of the account from which `repository` could mount the blob."""
         encryption = (await self._metadata.repository_access(account, repository)).encryption
         return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX, encryption=encryption)
 
     async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> Mounted:
-        """Link a blob that `source`, another repository of the account, holds. `NO`: it has to be uploaded."""
+        """Link a blob of `source`, another repository of the account. `NO`: it has to be uploaded."""
         create = create_on_push(allowed=may_create, by_default=self._create_on_push)
         return await self._metadata.mount_blob(account, repository, digest, source, create=create)
 
     async def link_replica(self, account: str, repository: str, digest: str, *, create: CreateOnPush) -> LinkedLayers:
-        """Link a blob that the account has under the repository's key."""
+        """Link a blob that the account has under the repository's encryption key."""
         return await self._metadata.link_replica(
             account,
             repository,
@@ -105,7 +106,7 @@ class Blobs:
         )
 
     async def delete(self, account: str, repository: str, digest: str) -> None:
-        """Unlink it from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""
+        """Unlink the blob from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""
         await self._metadata.unlink_blob(account, repository, digest)
 
     async def _judge(self, blob: Blob, failure: Failure) -> None:
@@ -123,12 +124,12 @@ class Blobs:
         try:
             await self._metadata.quarantine(blob.sealed.object_key, failure.message)
         except Failure as unwritten:
-            # The bytes are refused all the same; the next read tries to write it down again.
+            # The bytes are refused anyway; the next read tries to record it again.
             observe.log.error("the quarantine could not be written down", digest=blob.digest, error=str(unwritten))
 
 
 class OpenBlob:
-    """An open blob. `runs` may be asked any number of times, one after the other."""
+    """An open blob. `runs` may be called any number of times, one after the other."""
 
     def __init__(self, blobs: Blobs, blob: Blob, reader: BlobReader) -> None:
         self.blob = blob
@@ -136,7 +137,7 @@ class OpenBlob:
         self._reader = reader
 
     async def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        """The plaintext of [start, stop) in order, every byte authenticated. A view is good until the next step.
+        """The plaintext of [start, stop) in order, every byte authenticated. A view is valid until the next step.
 
         BlobCorrupt, after the blob was quarantined.
         """

@@ -1,6 +1,6 @@
 """The hash of an upload between two appends: its exported state, sealed, as it holds up to 127 bytes of plaintext.
 
-Bound to the upload whose it is. Must not know rows or stores.
+Bound to its upload's id. Used by `append` and `uploads`. Must not know rows or stores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def seal_state(sealer: SmallSealer, upload_id: str, hasher: Hasher) -> bytes:
 
 
 def open_state(sealer: SmallSealer, upload_id: str, state: bytes) -> Hasher:
-    """The hasher that `seal_state` was given, to go on with. ServerException when no key here opens it."""
+    """The hasher that `seal_state` stored. ServerException when no key here opens it."""
     try:
         return resume_hasher(sealer.open(state, upload_id.encode()))
     except ValueError as error:

@@ -1,7 +1,8 @@
 """Images: push and resolve manifests, move and remove tags, list.
 
-The bytes of a manifest are its identity: the digest is computed here, and what is stored is what came. What a manifest
-must be is `model/manifests` (asked by the metadata service, in the transaction that stores it). Must not know HTTP.
+The digest is computed here over the manifest's bytes, which are stored unchanged. The metadata service validates a
+manifest (`model.manifests`) in the transaction that stores it. Called by `oci` and `registry.mirror`. Must not know
+HTTP.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Images:
         create_on_push: bool,
         pulls: PullTimes | None = None,
     ) -> None:
-        """`create_on_push`: a push makes its repository also in accounts without creation templates. `pulls` is told of
-        what is pulled."""
+        """`create_on_push`: a push creates its repository also in accounts without creation templates. `pulls` records
+        pull times."""
         self._metadata = metadata
         self._keys = keys
         self._region = region
@@ -40,24 +41,24 @@ class Images:
         self._pulls = pulls
 
     async def resolve(self, account: str, repository: str, reference: str) -> StoredManifest:
-        """A manifest by tag or digest. RepositoryNotFound, ImageNotFound; Kms while its layers are not readable."""
+        """A manifest by tag or digest. RepositoryNotFound, ImageNotFound; Kms if the repository's key is unusable."""
         found = await self._metadata.manifest(account, repository, reference)
         await self._require_key(account, repository)
         return found
 
     async def pull(self, account: str, repository: str, reference: str, principal: str) -> StoredManifest:
-        """As `resolve`, for the user or role with that ARN to work with."""
+        """As `resolve`, and record the pull by the user or role with the ARN `principal`."""
         found = await self.resolve(account, repository, reference)
         self.note_pull(account, repository, found.digest, principal)
         return found
 
     def note_pull(self, account: str, repository: str, digest: str, principal: str) -> None:
-        """That manifest was given to that user or role. Returns at once."""
+        """Record that the user or role got the manifest. Returns at once."""
         if self._pulls is not None:
             self._pulls.pulled(account, repository, digest, principal)
 
     async def has_own_key(self, account: str, repository: str) -> bool:
-        """Whether its manifests go and come with a KMS key of its own, which may be refused at any time."""
+        """Whether the repository has a KMS key of its own, use of which may be refused at any time."""
         return bool((await self._metadata.repository_access(account, repository)).encryption)
 
     async def push(
@@ -71,9 +72,9 @@ class Images:
         tags: Sequence[str],
         may_create: bool = True,
     ) -> PushedManifest:
-        """Store a manifest and move `tags` to it. `digest` is what the client says it is, None for a push by tag.
+        """Store a manifest and move `tags` to it. `digest` is the client's, None for a push by tag.
 
-        ImageDigestDoesNotMatch, Kms, and all that `Metadata.put_manifest` raises.
+        ImageDigestDoesNotMatch, Kms, and the failures of `Metadata.put_manifest`.
         """
         algorithm = digest.algorithm if digest is not None else "sha256"
         found = Digest(algorithm, await _hash(algorithm, content))
@@ -102,9 +103,9 @@ class Images:
         origin: str,
         create: CreateOnPush,
     ) -> PushedManifest:
-        """Store a manifest that arrives from the registry `origin`, and those of its `tags` that are newer there.
+        """Store a manifest that the registry `origin` sends, and those of its `tags` that are newer there.
 
-        ImageDigestDoesNotMatch, Kms, and all that `Metadata.put_replica` raises."""
+        ImageDigestDoesNotMatch, Kms, and the failures of `Metadata.put_replica`."""
         _require_same(digest, Digest(digest.algorithm, await _hash(digest.algorithm, content)))
         await self._require_key(account, repository)
         return await self._metadata.put_replica(
@@ -146,7 +147,7 @@ class Images:
         )
 
     async def _require_key(self, account: str, repository: str) -> None:
-        """Manifests are not sealed: those of a repository with a KMS key of its own go and come with that."""
+        """Manifests are not sealed: those of a repository with its own KMS key can be used only while that key can."""
         encryption = (await self._metadata.repository_access(account, repository)).encryption
         await self._keys.require(encryption, repository_arn(self._region, account, repository))
 

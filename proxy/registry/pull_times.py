@@ -1,9 +1,10 @@
-"""When images were pulled, as DescribeImages tells it: kept so that no pull waits for it, asks for it, or fails by it.
+"""Records when images were pulled, for DescribeImages, without delaying or failing a pull.
 
-A pull is a manifest got, by docker's door or by BatchGetImage; of an index and of the image that is then got by its
-digest, both are. A worker notes it in memory, once in `EVERY_SECONDS` for each image and principal, and hands over what
-has come together every `FLUSH_SECONDS`. Who dies without draining loses what was not handed over; while rows cannot be
-written notes wait, up to a bound, and past it are left for a later pull. Must not know HTTP.
+Each GET of a manifest through OCI, and each image of BatchGetImage, is a pull; an index and the image that a client
+then gets by digest are both pulled. A worker notes pulls in memory, once in `PULL_EVERY_SECONDS` for each image and
+principal, and writes them every `FLUSH_SECONDS`. A worker that is killed loses unwritten ones; while rows cannot be
+written, up to `WAITING_MAX` wait, and further ones are dropped. Made by `app.worker`; called by `images` and
+`ecr.routes`. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from proxy.model.records import PULL_EVERY_SECONDS, Pull
 
 FLUSH_SECONDS = 5.0
 BATCH_MAX = 500  # pulls in one call and one transaction
-WAITING_MAX = 4096  # pulls not handed over yet, of some 300 bytes each
-KNOWN_MAX = 16_384  # pulls of which it is known that they were noted; others may be noted more often
-END_SECONDS = 2.0  # what a drain waits for rows that cannot be written
+WAITING_MAX = 4096  # unwritten pulls, of some 300 bytes each
+KNOWN_MAX = 16_384  # pulls remembered as noted; others may be noted more often
+END_SECONDS = 2.0  # bound of the last write at a shutdown
 
 Name = tuple[str, str, str, str]
-"""Account, repository, digest, and the ARN of the user or role who pulled."""
+"""Account, repository, digest, and the ARN of the user or role that pulled."""
 
 
 class PullTimes:
-    """One worker's notes. To be made, and called, inside the running loop."""
+    """One worker's notes. Create and call it inside the running loop."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class PullTimes:
         *,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
-        """`clock` tells epoch seconds."""
+        """`clock` returns epoch seconds."""
         self._note = note
         self._clock = clock
         self._flush_seconds = flush_seconds
@@ -46,7 +47,7 @@ class PullTimes:
         self._flushing: asyncio.Task[None] | None = None
 
     def pulled(self, account: str, repository: str, digest: str, principal: str) -> None:
-        """Returns at once."""
+        """Note a pull. Returns at once."""
         name = (account, repository, digest, principal)
         now = self._clock()
         if now < self._noted.get(name, -math.inf) + PULL_EVERY_SECONDS or len(self._waiting) >= WAITING_MAX:
@@ -56,7 +57,7 @@ class PullTimes:
             self._flushing = asyncio.get_running_loop().create_task(self._flush_later(), name="pull times")
 
     async def close(self) -> None:
-        """Hand over what waits, if that can be done soon."""
+        """Write the waiting pulls, within `END_SECONDS`."""
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""An object with a last segment that no row counts yet, as `append` reads it once before it is recorded."""
+"""An object whose last segment is not recorded yet: `append` reads it once before it records it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.model.records import SealedObject, Segment
 
 
 class WithLast:
-    """The tables of an object as they will be once its last segment is recorded, and perhaps its key changed."""
+    """An object's tables as they will be with the last segment recorded, and its new key if that changed."""
 
     def __init__(
         self, metadata: Metadata, recorded_key: str, last: Segment | None, frame_length: int, hashes: bytes

@@ -1,4 +1,4 @@
-"""Ids of upload sessions that no row has yet: a registry recognises its own by what they hold.
+"""Ids of upload sessions, authenticated so that a new session needs no row.
 
     0          4                  10         16
     +----------+------------------+----------+
@@ -6,11 +6,11 @@
     +----------+------------------+----------+
     tag = the first 48 bits of HMAC-SHA256(registry secret, account, repository, the ten bytes before it)
 
-Whoever shows one was allowed to begin an upload in that repository; so it needs no row until something is to be
-remembered. The tag is short: to guess one is to send 2^47 requests as somebody who may push anyway.
+A client with a valid id was allowed to begin an upload in that repository; so the session needs no row until there is
+something to store. The tag is short: guessing one takes 2^47 requests by a caller who may push anyway.
 
-An id has two forms. Version 4 is its name. Version 8 stands in the Location of a session to which nothing was appended,
-and spares the next request to look for a row. Used by `uploads`.
+An id has two forms. Version 4 is the session's name. Version 8 is used in the Location of a session to which nothing
+was appended, and saves the next request a look-up. Used by `uploads`, `oci` and `mirror.upload_session`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from collections.abc import Callable
 from proxy.auth.envelope import SmallSealer
 from proxy.model.names import is_upload_id
 
-LIFE_SECONDS = 3600.0  # in which the first byte must come
-SKEW_SECONDS = 900.0  # that clocks of nodes may differ
+LIFE_SECONDS = 3600.0  # within which the first byte must come
+SKEW_SECONDS = 900.0  # by which the clocks of nodes may differ
 
 _TAG_AT = 10
 _VERSION_AT = 14  # in the text; the nibble is in byte 6
@@ -31,7 +31,7 @@ _NAME, _FIRST = "4", "8"
 
 
 class UploadIds:
-    """Of one registry. `clock` counts epoch seconds."""
+    """Makes and checks the ids of one registry. `clock` returns epoch seconds."""
 
     def __init__(self, sealer: SmallSealer, clock: Callable[[], float]) -> None:
         self._sealer = sealer
@@ -45,7 +45,7 @@ class UploadIds:
         return str(uuid.UUID(bytes=head + self._sealer.tag(_bound(account, repository, head))[: 16 - _TAG_AT]))
 
     def is_new(self, upload_id: str, account: str, repository: str) -> bool:
-        """Whether this registry made it for that repository, not long ago; not whether a row has it by now."""
+        """Whether this registry made the id for that repository recently; it may have a row by now."""
         found = uuid.UUID(upload_id).bytes
         age = self._clock() - int.from_bytes(found[:4], "big")
         if not -SKEW_SECONDS <= age <= LIFE_SECONDS + SKEW_SECONDS:
@@ -59,7 +59,7 @@ def in_first_location(upload_id: str) -> str:
 
 
 def name_in(upload_id: str) -> tuple[str, bool]:
-    """The id's name, and whether it came in the other form."""
+    """The session's name, and whether the id had the form of a first Location."""
     is_first = upload_id[_VERSION_AT : _VERSION_AT + 1] == _FIRST
     return (upload_id[:_VERSION_AT] + _NAME + upload_id[_VERSION_AT + 1 :] if is_first else upload_id), is_first
 

@@ -1,9 +1,10 @@
-"""Upload sessions: begin, append, status, cancel, whichever worker is asked; and layers that come in parts.
+"""Upload sessions: begin, append, status, cancel, in any worker; and layers that come in parts.
 
-A session is a row from its first append on (`upload_ids` has what it is before); what an append stored is counted there
-before anybody is told. A closing append may be asked twice.
-The rest of an append's life is in `append`. A session is of one door: what docker began takes no parts of the API and
-the other way round, since each counts by rules of its own; any of them may ask where it stands, and cancel it.
+A session has a row from its first append on (before that only an id, see `upload_ids`); an append's bytes are recorded
+there before the request is answered. A closing append may be repeated.
+`append` has the append itself. A session belongs to one protocol: one begun through OCI accepts no parts of the ECR API
+and the other way round, since each has rules of its own; both may read its status, and cancel it. Called by `oci`,
+`ecr.layers`, `jobs.replication_here` and `registry.mirror`.
 Sources: OCI Distribution 1.1.1 "Pushing blobs"; UploadLayerPart and CompleteLayerUpload of botocore's `ecr` model.
 """
 
@@ -67,8 +68,8 @@ class Uploads:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states and tags
-        upload ids; `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`. `counts_bytes`:
-        there are quotas of bytes, so that a session needs its row before its first byte. `clock`: epoch seconds."""
+        upload ids; `sealing` is that of new uploads; `create_on_push` as in `Images`. `counts_bytes`: there are quotas
+        of bytes, so a session needs its row before its first byte. `clock` returns epoch seconds."""
         self._context = AppendContext(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
@@ -91,11 +92,11 @@ class Uploads:
         replica: bool = False,
     ) -> Upload:
         """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms;
-        LimitExceeded where the principal with the id `opened_by` has too many open.
+        LimitExceeded if the principal with the id `opened_by` has too many open.
 
-        In a repository that is there it has no row before its first append, and costs nothing. Its data key is made
-        under the repository's own KMS key where it has one; then it is sealed in any case.
-        `replica`: of an image that is replicated, which says how its repository is made."""
+        In an existing repository it has no row before its first append. Its data key is made under the repository's own
+        KMS key if there is one; then it is always sealed.
+        `replica`: for an image that is replicated, which decides how its repository is created."""
         if algorithm not in DIGEST_HEX:
             raise Failure(
                 Code.DIGEST_INVALID,
@@ -111,7 +112,7 @@ class Uploads:
         except Failure as failure:
             if failure.code is not Code.ENCRYPTION_DIFFERS:
                 raise
-            own = str(failure.fields["encryption"])  # it was made, or made anew, a moment ago
+            own = str(failure.fields["encryption"])  # the repository was created a moment ago
         return await self._begin(account, repository, algorithm, create, in_parts, opened_by, own)
 
     async def _begin(
@@ -148,8 +149,8 @@ class Uploads:
         return sealed_for, sealing, (await self._context.keys.generate(sealed_for, encryption)).encrypted
 
     async def begin_parts(self, account: str, repository: str, *, opened_by: str = "") -> tuple[str, int]:
-        """Open a session for the API's parts: its id, and how many bytes are to be sent at once. RepositoryNotFound:
-        as at AWS, only docker's push may create one."""
+        """Open a session for the API's parts. Returns its id and the size of a part. RepositoryNotFound: as at AWS,
+        only a push through OCI may create one."""
         upload = await self.begin(account, repository, may_create=False, in_parts=True, opened_by=opened_by)
         return upload.upload_id, _parts(upload).size
 
@@ -173,16 +174,14 @@ class Uploads:
         in_parts: bool = False,
         opened_by: str = "",
     ) -> Append:
-        """Take the session for one request's bytes, of which there will be `length` if that is known.
+        """Lease the session for one request's bytes, `length` of them if that is known.
 
-        Of an id as in a first Location (`upload_ids`), and without a `start`, no row is looked for; should there be one
-        all the same, the append ends with InvalidLayerPart. `opened_by` is the principal for whom a session that has no
-        row yet is counted.
+        With an id of a first Location (`upload_ids`) and without a `start`, no row is looked up; if there is one, the
+        append ends with InvalidLayerPart. `opened_by` is the principal that a session without a row counts for.
 
-        `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
-        `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
-        request writes; UploadNotFound, also for a session that was committed as something else or as what is gone,
-        or that is the other door's.
+        `start` is the client's offset; InvalidLayerPart with the true end if it differs. `closing` is the digest that
+        the request will commit, None when it only appends. UploadInUse while another request writes; UploadNotFound,
+        also for a session that was committed as another blob or one that is deleted, or that is of another protocol.
         """
         upload_id, is_first = _named(account, repository, upload_id)
         if is_first and start is None and not in_parts and self._ids.is_new(upload_id, account, repository):
@@ -204,7 +203,7 @@ class Uploads:
     async def _append_first(
         self, account: str, repository: str, upload_id: str, length: int | None, closing: Digest | None, opened_by: str
     ) -> Append:
-        """Of a session that has no row. RepositoryNotFound, Kms."""
+        """Begin the first append of a session without a row. RepositoryNotFound, Kms."""
         metadata, leased_at, began_at = self._context.metadata, asyncio.get_running_loop().time(), self._clock()
         access = await metadata.repository_access(account, repository)
         if not access.exists:
@@ -236,7 +235,7 @@ class Uploads:
     async def close(
         self, account: str, repository: str, upload_id: str, digest: Digest, *, opened_by: str = ""
     ) -> None:
-        """As `append` and `commit` without bytes, by rows alone where an append was kept `whole`."""
+        """As `append` and `commit_blob` without bytes, by rows only if an append was kept `whole`."""
         upload_id, _ = _named(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
         try:
@@ -290,10 +289,10 @@ class Uploads:
     async def add_part(
         self, account: str, repository: str, upload_id: str, *, first: int, length: int, content: AsyncIterator[bytes]
     ) -> Upload:
-        """Append a part of `length` bytes that begins at byte `first`; the session as it is then.
+        """Append a part of `length` bytes that begins at byte `first`. Returns the session after it.
 
-        The last part come again, as after a lost answer, changes nothing. InvalidLayerPart for any other place than
-        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadInUse, UploadConflict.
+        The last part sent again, as after a lost response, changes nothing. InvalidLayerPart for any other offset than
+        the session's end, with the last stored byte; LimitExceeded, UploadNotFound, UploadInUse, UploadConflict.
         """
         append = await self.append(account, repository, upload_id, length=length, in_parts=True)
         async with append:
@@ -312,10 +311,10 @@ class Uploads:
             raise invalid_part(upload, f"the part does not begin at byte {end}, where this upload stands")
 
     async def complete(self, account: str, repository: str, upload_id: str, digest: Digest) -> bool:
-        """Make the layer whose parts came the repository's blob `digest`. False: it was there already, and stays.
+        """Make the session's parts the repository's blob `digest`. False if it has that blob already.
 
-        Asked again after it succeeded, answers True. EmptyUpload, LayerPartTooSmall, InvalidLayer, UploadNotFound;
-        after each the session stays as it was.
+        A repeated call after success returns True. EmptyUpload, LayerPartTooSmall, InvalidLayer, UploadNotFound; after
+        each the session is unchanged.
         """
         append = await self.append(account, repository, upload_id, closing=digest, in_parts=True)
         async with append:
@@ -347,7 +346,7 @@ class Uploads:
         await delete_object(self._context.store, key)
 
     def _require_new(self, account: str, repository: str, upload_id: str, failure: Failure) -> None:
-        """Of a session that rows know nothing of: `failure`, unless it was begun and nothing has come yet."""
+        """Raise `failure`, unless it says that the session has no row and the id is that of a new one."""
         if failure.code is not Code.UPLOAD_NOT_FOUND or not self._ids.is_new(upload_id, account, repository):
             raise failure
 
@@ -361,7 +360,7 @@ class Uploads:
         return True
 
     async def _is_last(self, upload: Upload, parts: LayerParts, content: AsyncIterator[bytes]) -> bool:
-        """Whether the last part had these bytes: from the state before it they lead to the same digest."""
+        """Whether the last part had these bytes: hashed from the state before it they give the same digest."""
         hasher = self._state(upload, parts.state_before) if parts.last_at else new_hasher(upload.algorithm)
         async for piece in content:
             hasher.update(piece)
@@ -386,7 +385,7 @@ def _parts(upload: Upload) -> LayerParts:
 
 
 def invalid_part(upload: Upload, why: str) -> Failure:
-    """With where the upload stands."""
+    """InvalidLayerPart, with the upload's last stored byte."""
     return Failure(
         Code.INVALID_LAYER_PART,
         f"The layer part is not valid for the upload with id '{upload.upload_id}': {why}",
@@ -398,7 +397,7 @@ def invalid_part(upload: Upload, why: str) -> Failure:
 
 
 def _named(account: str, repository: str, upload_id: str) -> tuple[str, bool]:
-    """As `upload_ids.name_in`. What is no upload id never reaches a row."""
+    """As `upload_ids.name_in`. UploadNotFound for text that is no upload id, without a look-up."""
     if not is_upload_id(upload_id):
         raise _not_found(account, repository, upload_id[:80])
     return name_in(upload_id)

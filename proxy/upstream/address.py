@@ -1,16 +1,16 @@
-"""Where requests go: the registry that was named, and of what servers point at only what policy lets through.
+"""Decides where requests may go: to the named registry, and to addresses that it sends, if the rules here allow them.
 
 A server chooses addresses in four places, each with a rule (RFC 9110 "Location", OCI distribution-spec "pushing a blob
 in chunks", "listing tags"; distribution's token specification):
 
 - Location of an upload, and Link of a listing: the registry's own origin. Credentials go there.
-- a redirect of a layer's GET: https anywhere, or http where the registry itself is plain and the host is the same or a
+- a redirect of a layer's GET: https anywhere, or http if the registry itself is plain and the host is the same or a
   loopback. Without credentials, unless it leads to the registry itself.
-- realm of a Bearer challenge: https, or http on the registry's own host where that is plain. It is sent the user name
-  and password, as docker does, which is why nothing may turn an encrypted registry into a plain realm.
+- realm of a Bearer challenge: https, or http on the registry's own host if that is plain. The user name and password
+  are sent there, as docker does, so a registry with TLS must not have a plain realm.
 
-Hosts that the caller allows by name are let through in all of them, over https or http; credentials go there as realm
-only. No address may carry credentials of its own.
+Hosts that the caller allows by name are allowed in all of them, over https or http; credentials go there as a realm
+only. No address may contain credentials. Used by `peer`, `realms` and `rig`.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Reach:
         return (url.scheme, url.host, url.port) == (self.base.scheme, self.base.host, self.base.port)
 
     def upload(self, location: str, asked: URL) -> URL:
-        """Where an upload goes on."""
+        """The address at which an upload continues."""
         return self._own_or_allowed(location, asked, "the upload's Location")
 
     def page(self, link: str, asked: URL) -> URL:
-        """Where a listing goes on."""
+        """The address of a listing's next page."""
         return self._own_or_allowed(link, asked, "the listing's Link")
 
     def redirected(self, location: str, asked: URL) -> URL:
-        """Where a layer lies."""
+        """The address to which a layer's GET is redirected."""
         url = joined_address(location, asked)
         plain = self.base.scheme == "http" and (url.host == self.base.host or is_loopback(url.host or ""))
         if url.scheme == "https" or plain or self._is_allowed(url):
@@ -53,7 +53,7 @@ class Reach:
         raise _refused("the redirect of a layer", url)
 
     def realm(self, text: str) -> URL:
-        """Where tokens are given out."""
+        """The address that issues tokens."""
         url = joined_address(text, self.base)
         plain = self.base.scheme == "http" and url.host == self.base.host
         if url.scheme == "https" or plain or self._is_allowed(url):
@@ -72,8 +72,8 @@ class Reach:
 
 
 def parse_address(text: str, *, plain_http: bool = False, trusted: bool = False) -> URL:
-    """The origin of `[http://|https://]host[:port]`: https, unless `plain_http`, or it is a loopback address (without a
-    CA of its own, `trusted`). `ValueError` says what is wrong, and repeats no user information."""
+    """The origin of `[http://|https://]host[:port]`: https, unless `plain_http`, or it is a loopback address (and has
+    no CA of its own, `trusted`). `ValueError` with the reason, which repeats no user information."""
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
         scheme, rest = "", scheme
@@ -97,7 +97,7 @@ def parse_address(text: str, *, plain_http: bool = False, trusted: bool = False)
 
 
 def parse_host(text: str) -> str:
-    """A host or host:port as `Reach.allowed` has it, [ ] around IPv6 taken off; `ValueError` when it is neither."""
+    """A host or host:port for `Reach.allowed`, without the [ ] of IPv6; `ValueError` if it is neither."""
     try:
         url = URL(f"https://{text}")
         fine = bool(url.host) and not set(text) & set("/@?# \t") and url.port is not None
@@ -118,7 +118,7 @@ def is_loopback(host: str) -> bool:
 
 
 def joined_address(text: str, asked: URL) -> URL:
-    """What a server wrote, as an absolute http or https URL, its escapes kept to the letter."""
+    """A server's address as an absolute http or https URL, its escapes unchanged. `RequestFailed`."""
     try:
         written = text.isascii() and text.isprintable() and " " not in text
         url = asked.join(URL(text, encoded=True)).with_fragment(None)

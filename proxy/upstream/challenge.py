@@ -1,9 +1,9 @@
-"""Who asks: Basic, tokens by a Bearer challenge, or nobody, as the registry's 401 wants it.
+"""Authorizes requests as a registry's 401 demands: by Basic, by tokens of a Bearer challenge, or not at all.
 
 Source: distribution's "token authentication specification": 401 with `WWW-Authenticate: Bearer realm, service`, a GET
 of the realm with service, scope and the user's Basic credentials, JSON with `token` (or `access_token`) and
-`expires_in`. One token for each set of scopes, kept until four fifths of its time are over, fetched once however many
-wait for it; at most 4,096 are kept. Nothing here is ever logged or reported.
+`expires_in`. One token for each set of scopes is cached until four fifths of its lifetime are over, at most 4,096 of
+them; concurrent requests share one fetch. Nothing here is ever logged or reported. Used by `client` and `rig`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Scopes = tuple[str, ...]  # "repository:<name>:pull,push" each
 Fetch = Callable[[URL, dict[str, str]], Awaitable[bytes]]  # a GET's body, bounded; `RequestFailed` when it is not 200
 
 _KEPT_TOKENS = 4096
-_LIFE = 60.0  # seconds, where the server does not say: the specification's own
+_LIFE = 60.0  # seconds, if the server gives none: the specification's default
 _LIFE_MOST = 24 * 3600.0
 _HEADER_MOST = 8192
 _PARAMETER = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.){0,4096})"|([^\s,"]{1,1024}))', re.ASCII)
@@ -32,10 +32,10 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}", re.ASCII)
 
 
 class Realms(Protocol):
-    """Says where tokens may be asked for: `address.Reach`, `realms.UpstreamReach`."""
+    """Decides where tokens may be requested: `address.Reach`, `realms.UpstreamReach`."""
 
     def realm(self, text: str) -> URL:
-        """`RequestFailed` where credentials must not go."""
+        """The realm's address. `RequestFailed` if credentials must not go there."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Token:
 
 
 class RegistryAuthorizer:
-    """What requests to the registry carry, which is learnt from its challenges. `clock` counts seconds."""
+    """Makes the Authorization of requests to one registry, as its challenges demand. `clock` counts seconds."""
 
     def __init__(self, username: str, password: str, realms: Realms, fetch: Fetch, clock: Callable[[], float]) -> None:
         self._basic = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode() if username else ""
@@ -62,11 +62,11 @@ class RegistryAuthorizer:
 
     @property
     def realm(self) -> str:
-        """Of the last challenge, as it was written; empty before the first."""
+        """The realm of the last challenge, as the server wrote it; empty before the first."""
         return self._realm[0]
 
     async def header(self, scopes: Scopes) -> str:
-        """What Authorization says, "" for nothing. `RequestFailed` when no token is given out."""
+        """The value of Authorization, "" for none. `RequestFailed` if no token is issued."""
         if self._scheme == "basic":
             return self._basic
         if self._scheme == "bearer":
@@ -74,7 +74,7 @@ class RegistryAuthorizer:
         return ""
 
     async def learn(self, challenges: Sequence[str], sent: str, scopes: Scopes) -> bool:
-        """After a 401 to a request that carried `sent`: whether asking again can do better."""
+        """Read the challenges of a 401 to a request with the Authorization `sent`. Whether a retry can succeed."""
         found = parse_challenges(challenges)
         if "bearer" in found:
             realm, service = found["bearer"].get("realm", ""), found["bearer"].get("service", "")
@@ -82,7 +82,7 @@ class RegistryAuthorizer:
                 return False
             known = self._tokens.get(scopes)
             if known is not None and sent == f"Bearer {known.value}":
-                del self._tokens[scopes]  # refused before its time
+                del self._tokens[scopes]  # refused before it expired
             self._scheme, self._realm = "bearer", (realm, service)
             return True
         if "basic" in found and self._basic and sent != self._basic:

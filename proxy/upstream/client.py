@@ -1,11 +1,11 @@
-"""One upstream registry, asked with one credential: manifests and layers, and what is wrong with its answers.
+"""The client of one upstream registry, with one credential: fetches manifests and layers, and checks the responses.
 
-Promises: credentials go to the upstream's own origin and, for tokens, to a realm that `realms` lets through; redirects
-are followed, `HOPS` at most, without them; only hosts that the operator listed may have private addresses (`guard`). A
-manifest's bytes hash to what was asked for and to `Docker-Content-Digest`. A layer's body is given on as it comes,
-from any byte; who reads it checks it. Each failure is an `UpstreamFailed` with a reason. An upstream that has not
-answered for a while is not asked (`Breaker`), nor is one that wants to hear nothing (`Budget`).
-Called by `registry.mirror` and by the operations that try a rule. Must not know rules, rows or who pulls.
+Promises: credentials go to the upstream's own origin and, for tokens, to a realm that `realms` allows; at most `HOPS`
+redirects are followed, without credentials; only hosts that the operator listed may have private addresses
+(`guarded_connector`). A manifest's bytes match the requested digest and `Docker-Content-Digest`. A layer's body is
+streamed unverified, from any byte; its reader verifies it. Each failure is an `UpstreamFailed` with a reason. An
+upstream that has not answered for a while is not called (`Breaker`), nor is one whose 429 is not over (`Budget`).
+Called by `registry.mirror`, `referrers` and `trial`. Must not know rules, rows or pulling clients.
 Sources: OCI Distribution 1.1.1 "Pulling manifests", "Pulling blobs"; Docker Hub's pages on pull limits.
 """
 
@@ -33,15 +33,15 @@ from proxy.upstream.limits import Budget, Throttle, retry_after
 from proxy.upstream.realms import UpstreamReach, joined
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_IMAGE, DOCKER_IMAGE, OCI_ARTIFACT, "*/*;q=0.1"))
-"""What has several platforms first: a registry that converts manifests must not choose for us."""
+"""Indexes first: a registry that converts manifests must not choose a platform for us."""
 
 DOCKER_HUB = frozenset({"registry-1.docker.io", "docker.io", "index.docker.io"})
 HOPS = 5
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0  # without a byte
-MANIFEST_SECONDS = 60.0  # of a whole answer that is no layer
-READ_BYTES = 1 << 20  # that aiohttp holds of a body whose reader is behind
-_SMALL = 64 << 10  # bytes of a token's answer, and of what is read of an error's to use its connection again
+MANIFEST_SECONDS = 60.0  # for a complete response that is no layer
+READ_BYTES = 1 << 20  # that aiohttp buffers of a body whose reader is behind
+_SMALL = 64 << 10  # bytes of a token's response, and of the response to a ping
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
@@ -49,8 +49,8 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,12
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses. `proxy`: of all
-    requests; where it is empty `proxy_of` says it of each URL."""
+    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses. `proxy`: for all
+    requests; if it is empty, `proxy_of` returns that of each URL."""
 
     base: URL
     listed: frozenset[URL] = frozenset()
@@ -61,7 +61,7 @@ class Upstream:
     proxy_of: Callable[[URL], str] = lambda _: ""
 
     def path_of(self, repository: str) -> str:
-        """Docker Hub's official images lie under `library/`."""
+        """The repository's name at the upstream: Docker Hub's official images are under `library/`."""
         if self.base.host in DOCKER_HUB and "/" not in repository:
             return f"library/{repository}"
         return repository
@@ -75,7 +75,7 @@ class UpstreamLogin:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamManifest:
-    """`content` is empty for what was only looked at; then `digest` may be so too, where the upstream did not say."""
+    """`content` is empty after a HEAD; then `digest` is empty too if the upstream sent none."""
 
     digest: str
     media_type: str
@@ -83,8 +83,8 @@ class UpstreamManifest:
 
 
 class LayerBody:
-    """The body of a layer from byte `start` on, `total` being the layer's size where the upstream says it. Of an
-    upstream that knows no ranges (`skips`) what is before `start` comes too, and is passed over."""
+    """The body of a layer from a byte on; `total` is the layer's size if the upstream gives it. If the upstream serves
+    no ranges (`skips`), it sends the bytes before that too, and they are skipped."""
 
     def __init__(
         self, answer: aiohttp.ClientResponse, skip: int, total: int | None, received: Callable[[int], None]
@@ -96,7 +96,7 @@ class LayerBody:
         self._received = received
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """`UpstreamFailed` (UNAVAILABLE) where it breaks off."""
+        """`UpstreamFailed` (UNAVAILABLE) if the connection breaks off."""
         with translated():
             async for chunk in self._answer.content.iter_any():
                 self._received(len(chunk))
@@ -109,8 +109,8 @@ class LayerBody:
 
 
 class UpstreamClient:
-    """Open with `async with`. `clock` counts seconds; `note(kind, outcome, seconds)` hears of each request, and
-    `received` of each piece of a layer."""
+    """Open with `async with`. `clock` counts seconds; `note(kind, outcome, seconds)` is called for each request, and
+    `received` with the size of each piece of a layer."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class UpstreamClient:
         self._sessions.clear()
 
     async def manifest(self, repository: str, reference: str, *, look: bool = False) -> UpstreamManifest:
-        """A manifest by tag or digest; `look` asks by HEAD, which Docker Hub does not count. `UpstreamFailed`."""
+        """A manifest by tag or digest; `look` sends a HEAD, which Docker Hub does not count. `UpstreamFailed`."""
         kind, method = ("look", "HEAD") if look else ("manifest", "GET")
         path = f"/v2/{self.upstream.path_of(repository)}/manifests/{reference}"
         async with (
@@ -165,7 +165,7 @@ class UpstreamClient:
             return await _bounded(answer, MANIFEST_MAX), answer.headers.get("Link", "")
 
     def own_path(self, link: str, path: str) -> str:
-        """Where a link in the answer to `path` leads, with its query. `UpstreamFailed` where that is elsewhere."""
+        """Path and query of a link in the response to `path`. `UpstreamFailed` if it leads to another origin."""
         url = joined(link, self._url(path))
         if not self.reach.own(url):
             raise UpstreamFailed(UpstreamReason.WRONG, "refused-address", "the next page of a list lies elsewhere")
@@ -175,8 +175,8 @@ class UpstreamClient:
     async def layer(
         self, repository: str, digest: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[LayerBody]:
-        """A layer's body from byte `start` on, up to `stop` where that is given, for a `with` block. `UpstreamFailed`,
-        WRONG for another range. An upstream that knows no ranges sends all."""
+        """A layer's body from byte `start` on, up to `stop` if given, for a `with` block. `UpstreamFailed`, WRONG for
+        another range. An upstream that serves no ranges sends all."""
         path = f"/v2/{self.upstream.path_of(repository)}/blobs/{digest}"
         until = "" if stop is None else str(stop - 1)
         headers = {"Range": f"bytes={start}-{until}"} if start or until else {}
@@ -194,11 +194,11 @@ class UpstreamClient:
 
     @property
     def realm(self) -> str:
-        """Where it says tokens are given out; empty before it said so."""
+        """The realm of its last challenge; empty before the first."""
         return self._credentials.realm
 
     async def ping(self) -> None:
-        """Whether it answers as a registry, to these credentials. `UpstreamFailed`."""
+        """`UpstreamFailed` unless it answers as a registry, and accepts the credentials."""
         async with self._asked("ping", "GET", "/v2/", "", {}) as answer:
             await _bounded(answer, _SMALL)
 
@@ -207,7 +207,7 @@ class UpstreamClient:
     async def _asked(
         self, kind: str, method: str, path: str, repository: str, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer with status 200 (or 206, where a range was asked for), within our limits and the upstream's."""
+        """The response with status 200 (or 206 to a Range), within our limits and the upstream's."""
         self.budget.require()
         if not self.breaker.may_ask():
             raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "circuit-open", "it has not answered lately", seconds=2.0)
@@ -223,7 +223,7 @@ class UpstreamClient:
             self.breaker.succeeded()
         except UpstreamFailed as failure:
             outcome, failure.asked_as = str(failure.reason), self._login
-            # Only silence and errors of the server's count: whoever refuses has answered.
+            # Only lost connections and server errors count: a server that refuses is up.
             if failure.reason is UpstreamReason.UNAVAILABLE:
                 self.breaker.failed()
             else:
@@ -249,7 +249,7 @@ class UpstreamClient:
     async def _sent(
         self, method: str, url: URL, scopes: Scopes, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer of one origin; a 401 of the upstream's own is asked once more when its challenge helps."""
+        """The response of one origin; after a 401 of the upstream's own, a request with its challenge's credentials."""
         own = self.reach.own(url)
         for again in (False, True):
             authorization = await self._credentials.header(scopes) if own else ""
@@ -290,7 +290,7 @@ class UpstreamClient:
         raise UpstreamFailed(UpstreamReason.WRONG, kind, "an answer that no registry gives")
 
     async def _fetch_token(self, url: URL, headers: dict[str, str]) -> bytes:
-        """For `RegistryAuthorizer`: a token's JSON."""
+        """The realm's response, for `RegistryAuthorizer`."""
         began, outcome = self._clock(), "failed"
         try:
             async with asyncio.timeout(MANIFEST_SECONDS), self._request("GET", url, headers) as answer:
@@ -310,7 +310,7 @@ class UpstreamClient:
             self._note("token", outcome, self._clock() - began)
 
     def _is_listed(self, url: URL) -> bool:
-        """The operator's own word for this origin; or another port of a listed upstream's own host, for its tokens."""
+        """Whether the operator listed this origin, or it is another port of a listed upstream's host (for tokens)."""
         origin, base = url.origin(), self.upstream.base
         return origin in self.upstream.listed or (base in self.upstream.listed and url.host == base.host)
 
@@ -320,7 +320,7 @@ class UpstreamClient:
     def _session(self, trusted: bool) -> aiohttp.ClientSession:
         session = self._sessions.get(trusted)
         if session is None:
-            # A name is looked up for each connection: what was checked is what is connected to.
+            # The socket factory checks each address that is connected to, so rebinding a name does not help.
             connector = aiohttp.TCPConnector(
                 limit=0, ssl=self.upstream.trust or True, socket_factory=None if trusted else socket_factory(())
             )
@@ -353,7 +353,7 @@ def _checked(reference: str, headers: Mapping[str, str], content: bytes) -> Upst
 
 
 async def _bounded(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, at most so many bytes of it."""
+    """The body. `UpstreamFailed` (WRONG) if it has more than `most` bytes."""
     parts, length = [], 0
     async for part in answer.content.iter_any():
         length += len(part)
@@ -365,7 +365,7 @@ async def _bounded(answer: aiohttp.ClientResponse, most: int) -> bytes:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """What a connection does wrong, by reason and name."""
+    """Turn exceptions of connections into `UpstreamFailed`."""
     try:
         yield
     except UpstreamFailed:

@@ -1,4 +1,4 @@
-"""What goes wrong with one request to another registry."""
+"""Failures of one request to another registry. Raised by `upstream` and `rig`, handled by their callers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class RequestFailed(Exception):
-    """One operation failed. `kind` is what reports count by, such as "404 NAME_UNKNOWN" or "wrong-length"; `said` is
-    our own text about it, never a server's, which could repeat a secret."""
+    """One operation failed. `kind` groups failures in reports, such as "404 NAME_UNKNOWN" or "wrong-length"; `said` is
+    our own text, never a server's, which could repeat a secret."""
 
     def __init__(self, kind: str, said: str = "") -> None:
         super().__init__(f"{kind}: {said}" if said else kind)
@@ -16,17 +16,17 @@ class RequestFailed(Exception):
 
 
 class UpstreamReason(StrEnum):
-    """What a failed request to an upstream means for whoever waits for it."""
+    """What a failed request to an upstream means for its caller."""
 
-    MISSING = "missing"  # the upstream says that there is no such thing
-    DENIED = "denied"  # it wants other credentials, or none of ours will do
-    LIMITED = "limited"  # too many requests, by its count or by ours
-    UNAVAILABLE = "unavailable"  # no answer, or one that says nothing: it may be there later
-    WRONG = "wrong"  # an answer that is not what it claims to be
+    MISSING = "missing"  # the upstream has no such thing
+    DENIED = "denied"  # it refuses our credentials, or its address is not allowed
+    LIMITED = "limited"  # too many requests, by its limit or by ours
+    UNAVAILABLE = "unavailable"  # no response, or a server error: a later request may succeed
+    WRONG = "wrong"  # an invalid response
 
 
 class UpstreamFailed(RequestFailed):
-    """`seconds`: after which it is worth while to ask again. `asked_as`: the login of the client that asked, if any."""
+    """`seconds`: after which a retry may succeed. `asked_as`: the login of the client that sent the request, if any."""
 
     def __init__(self, reason: UpstreamReason, kind: str, said: str = "", *, seconds: float = 0.0) -> None:
         super().__init__(kind, said)

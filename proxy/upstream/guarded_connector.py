@@ -1,14 +1,14 @@
-"""Connections to where a tenant said: public addresses, and networks that the operator listed.
+"""Connections to addresses that tenants choose: to public ones, and to networks that the operator listed.
 
-Who writes a rule or a target chooses a name, and DNS answers what its owner likes, a moment later something else
-(rebinding). So the check is of the address that is connected to, as its socket is made; no name is looked up twice.
-Encrypted requests go to public and to listed addresses, plain ones (`plain=True`) to listed ones only.
+A tenant names a host in a rule or target, and the owner of its DNS can change the address at any time (rebinding). So
+the address is checked when its socket is made; no name is looked up twice for one connection. Requests with TLS may go
+to public and to listed addresses, plain ones (`plain=True`) to listed ones only.
 
     connector = guarded_connector(parse_networks(["10.0.0.0/8"]), tls=context)
     async with aiohttp.ClientSession(connector=connector) as session:
         await session.post(url, allow_redirects=False)
 
-Called by whoever sends requests to addresses from rows. Must not know what is sent.
+Used by `client` and `jobs.event_targets`. Must not know what is sent.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import aiohttp
 from yarl import URL
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as `socket.getaddrinfo` gives it
+AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as of `socket.getaddrinfo`
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressRefused(OSError):
-    """Neither public nor listed; `address` is what was about to be connected to."""
+    """`address` is neither public nor listed."""
 
     def __init__(self, address: str) -> None:
         super().__init__(errno.EACCES, f"{address} is not an address that requests may go to")
@@ -38,12 +38,12 @@ class AddressRefused(OSError):
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Of CIDRs or single addresses. ValueError."""
+    """The networks of CIDRs or single addresses. ValueError."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
 def is_public(address: str) -> bool:
-    """Of a literal address; IPv4 inside IPv6 (mapped, 6to4, Teredo, NAT64) counts as what it leads to."""
+    """Whether a literal address is public; for IPv4 inside IPv6 (mapped, 6to4, Teredo, NAT64) the inner one counts."""
     ip = _parse(address)
     return ip is not None and ip.is_global and not ip.is_multicast
 
@@ -57,8 +57,8 @@ def is_allowed(address: str, allowed: Sequence[Network], *, plain: bool = False)
 
 
 def check_literal(url: URL, allowed: Sequence[Network]) -> None:
-    """AddressRefused where the URL's host is an address, or this machine's own name, that no request may go to. Of
-    other names only the connection knows where they lead."""
+    """AddressRefused if the URL's host is an address, or `localhost`, to which no request may go. Other names are
+    checked when they are connected to."""
     host = (url.host or "").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         addresses = ["127.0.0.1"]
@@ -76,8 +76,8 @@ def guarded_connector(
     limit: int = 100,
     limit_per_host: int = 0,
 ) -> aiohttp.TCPConnector:
-    """Refused addresses fail as `aiohttp.ClientConnectorError`. Make it inside a running loop; a `plain` one is for
-    http:// and no other. Redirects are followed through it as well: who does not want them says so."""
+    """Refused addresses fail as `aiohttp.ClientConnectorError`. Create it inside a running loop; a `plain` one is for
+    http:// only. aiohttp follows redirects through it too, unless the caller forbids them."""
     return aiohttp.TCPConnector(
         ssl=tls or True,
         socket_factory=socket_factory(allowed, plain=plain),
@@ -88,7 +88,7 @@ def guarded_connector(
 
 
 def socket_factory(allowed: Sequence[Network], *, plain: bool = False) -> Callable[[AddressInfo], socket.socket]:
-    """What makes a socket for an address that may be connected to. AddressRefused for others."""
+    """A function that makes a socket for an allowed address. It raises AddressRefused for others."""
 
     def make(info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -100,7 +100,7 @@ def socket_factory(allowed: Sequence[Network], *, plain: bool = False) -> Callab
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """What an address leads to; None for what is none."""
+    """The address that packets go to; None if the text is no address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -114,7 +114,7 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def _is_numeric(host: str) -> bool:
-    """An address in any spelling that resolvers take for one, such as 127.1, 2130706433 or 0x7f000001."""
+    """Whether a host is an address in any spelling that resolvers accept, such as 127.1, 2130706433 or 0x7f000001."""
     if _parse(host) is not None:
         return True
     try:

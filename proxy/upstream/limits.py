@@ -1,7 +1,7 @@
-"""What an upstream is spared: too many connections, too many requests a second, and requests past its own limit.
+"""Limits on requests to an upstream: connections, requests a second, and the upstream's own rate limit.
 
-`Throttle` is of one upstream, `Budget` of one credential there. Both are of one process; the caps of a node are shared
-out among its workers by whoever makes them.
+`Throttle` is for one upstream, `Budget` for one credential there. Both are for one process: `app.mirror` divides the
+limits of a node among its workers. Used by `client`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from email.utils import parsedate_to_datetime
 
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
-WAIT_SECONDS = 30.0  # for a connection of ours to be free
-RETRY_MOST = 3600.0  # seconds of an upstream's Retry-After that are believed
-RETRY_SECONDS = 60.0  # where a 429 does not say
+WAIT_SECONDS = 30.0  # for a free connection
+RETRY_MOST = 3600.0  # bound of an upstream's Retry-After
+RETRY_SECONDS = 60.0  # for a 429 without Retry-After
 
 _COUNT = re.compile(r"\s*(\d{1,9})\s*(?:;\s*w=(\d{1,9}))?", re.ASCII)
 
 
 class Throttle:
-    """`connections` bodies of layers at once, beside them a quarter as many other requests (two at least), so that no
-    manifest waits for a layer; `per_second` requests of both, 0 for no limit."""
+    """Allows `connections` bodies of layers at once, and beside them a quarter as many other requests (at least two),
+    so that no manifest waits for a layer; and `per_second` requests of both, 0 for no limit."""
 
     def __init__(self, connections: int, per_second: float, clock: Callable[[], float]) -> None:
         self._layers = asyncio.Semaphore(connections)
@@ -35,7 +35,7 @@ class Throttle:
 
     @contextlib.asynccontextmanager
     async def turn(self, *, layer: bool) -> AsyncIterator[None]:
-        """For a `with` block around one request and its body. `UpstreamFailed` (LIMITED) when none comes in time."""
+        """A `with` block around one request and its body. `UpstreamFailed` (LIMITED) if the wait is too long."""
         lane = self._layers if layer else self._others
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -62,8 +62,8 @@ class Throttle:
 
 
 class Budget:
-    """What an upstream says it still gives to one credential (`ratelimit-limit`, `ratelimit-remaining` as Docker Hub
-    sends them, "100;w=21600"), and until when it wants to hear nothing (429)."""
+    """The rate limit of one credential as the upstream reports it (`ratelimit-limit`, `ratelimit-remaining` of Docker
+    Hub, "100;w=21600"), and the time until which it refuses requests (429)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.limit: int | None = None
@@ -86,18 +86,18 @@ class Budget:
             self._silent_until = self._clock() + retry_after(headers)
 
     def is_below(self, floor: int) -> bool:
-        """Whether only what nobody has yet should be asked for. What was said counts for its window."""
+        """Whether fewer than `floor` requests are left, as reported within the current window."""
         return self.remaining is not None and self.remaining < floor and self._clock() < self._counts_until
 
     def require(self) -> None:
-        """`UpstreamFailed` (LIMITED) while the upstream wants to hear nothing."""
+        """`UpstreamFailed` (LIMITED) until the Retry-After of a 429 is over."""
         left = self._silent_until - self._clock()
         if left > 0:
             raise UpstreamFailed(UpstreamReason.LIMITED, "429", "it asked us to wait", seconds=left)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds, at least one (RFC 9110 10.2.3)."""
+    """The seconds of a Retry-After (RFC 9110 10.2.3), at least one."""
     text = headers.get("Retry-After", "").strip()
     seconds = RETRY_SECONDS
     if text.isascii() and text.isdigit() and len(text) < 10:

@@ -1,9 +1,9 @@
-"""Requests to another installation, as the user whose key `[[peers]]` has: a password for it, and OCI's requests.
+"""The client of another installation: gets a password with the access key in `[[peers]]`, and sends OCI requests.
 
-Promises: the password is fetched by GetAuthorizationToken, signed, and kept until four fifths of its time are over or
-the peer refuses it; redirects are not followed, and an upload's Location must be the peer's own; at most `connections`
-requests at once, and `bytes_per_second` of bodies, in this process; a request that makes no progress for
-`STALL_SECONDS` ends. What the line does wrong is an `UpstreamFailed`; what the peer answers is the caller's to judge.
+Promises: the password is fetched by a signed GetAuthorizationToken, and cached until four fifths of its lifetime are
+over or the peer refuses it; redirects are not followed, and an upload's Location must be the peer's own; this process
+sends at most `connections` requests at once, and `bytes_per_second` of bodies; a request without progress for
+`STALL_SECONDS` ends. Failures of the connection are an `UpstreamFailed`; the caller judges the peer's responses.
 Called by `jobs.replication_peer`. Must not know images.
 Source: botocore's `ecr` model, GetAuthorizationToken; OCI Distribution 1.1.1 "Pushing blobs".
 """
@@ -26,8 +26,8 @@ from proxy.upstream.client import translated
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 CONNECT_SECONDS = 10.0
-STALL_SECONDS = 120.0  # without a byte that the peer takes, or the end of its answer
-PIECE = 64 << 10  # bytes of a body that are written at once, where their rate is capped
+STALL_SECONDS = 120.0  # without a byte taken by the peer, or until the end of its response
+PIECE = 64 << 10  # bytes of a body that are written at once, if their rate is limited
 TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
 _ANSWER_MOST = 256 << 10  # bytes of an answer: errors and tokens
 _DENIED = ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "IncompleteSignature", "InvalidClientTokenId")
@@ -41,12 +41,12 @@ class ReplicationPeer:
     secret_access_key: str = field(repr=False)
     trust: ssl.SSLContext | None = None
     connections: int = 8
-    bytes_per_second: int = 0  # 0: no cap
+    bytes_per_second: int = 0  # 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """`code` is that of an OCI error body, empty where there is none."""
+    """`code` is that of an OCI error body, empty if there is none."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -81,12 +81,12 @@ class PeerClient:
             await self._session.close()
 
     def upload(self, answer: PeerAnswer) -> URL:
-        """Where the upload that it opened goes on. `RequestFailed` for an address that is not the peer's."""
+        """The address of the upload that the response opened. `RequestFailed` if it is not the peer's."""
         return self._reach.upload(answer.headers.get("Location", ""), answer.url)
 
     async def ask(self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes = b"") -> PeerAnswer:
-        """A request whose body is held; asked once more where the password does not count. `UpstreamFailed`; DENIED
-        where the peer gives no password."""
+        """Send a request with a body in memory; once more with a new password after a 401. `UpstreamFailed`; DENIED if
+        the peer issues no password."""
         answer = await self._authorized(method, to, headers, body)
         if answer.status == 401:
             self._password = None
@@ -94,8 +94,8 @@ class PeerClient:
         return answer
 
     async def send(self, to: URL, headers: Mapping[str, str], pieces: AsyncIterator[bytes], length: int) -> PeerAnswer:
-        """PATCH of `length` bytes, read from `pieces` as the peer takes them. `UpstreamFailed`; what `pieces` raises
-        passes through."""
+        """Send a PATCH of `length` bytes, read from `pieces` as the peer takes them. `UpstreamFailed`, and failures of
+        `pieces`."""
         source = _Source(pieces, self._pace)
         more = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
         try:
@@ -174,7 +174,7 @@ class PeerClient:
 
 
 class _Pace:
-    """Says when bytes may go, so that they are `rate` a second together; 0: at once."""
+    """Limits bytes to `rate` a second; 0: no limit."""
 
     def __init__(self, rate: int, clock: Callable[[], float]) -> None:
         self.piece = max(1024, min(PIECE, rate)) if rate else 0
@@ -183,7 +183,7 @@ class _Pace:
         self._next = 0.0
 
     def wait(self, length: int) -> float:
-        """Seconds until so many bytes may go, which then count as gone."""
+        """Seconds to wait before `length` bytes are sent; they are counted now."""
         if not self._rate:
             return 0.0
         now = self._clock()
@@ -193,7 +193,7 @@ class _Pace:
 
 
 class _Source:
-    """A body that comes in pieces; `failure` is what ended it, which aiohttp hides."""
+    """A body in pieces; `failure` is the exception of `pieces`, which aiohttp hides."""
 
     def __init__(self, pieces: AsyncIterator[bytes], pace: _Pace) -> None:
         self.failure: Exception | None = None
@@ -201,7 +201,7 @@ class _Source:
         self._pace = pace
 
     async def guarded(self, limit: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
-        """Each piece that is taken puts the limit off."""
+        """The pieces; each one that is taken extends the time limit."""
         clock = asyncio.get_running_loop().time
         try:
             async for run in self._pieces:
@@ -218,7 +218,7 @@ class _Source:
 
 
 def _signed(peer: ReplicationPeer, url: str) -> dict[str, str]:
-    """Headers of GetAuthorizationToken. In a thread, as botocore is loaded by the first call."""
+    """The headers of GetAuthorizationToken. Runs in a thread, because the first call loads botocore."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
@@ -238,7 +238,7 @@ def _document(content: bytes) -> Mapping[str, Any]:
 
 
 def _code(content: bytes) -> str:
-    """Of an OCI error body."""
+    """The code of an OCI error body; empty if it is none."""
     try:
         found = _document(content)["errors"][0]["code"]
     except (LookupError, TypeError):

@@ -1,13 +1,13 @@
-"""Where an upstream may send its pullers: redirects, and realms of tokens.
+"""Decides where an upstream may send our requests: redirects, and realms of tokens. Used by `client`.
 
-Stricter than `address.Reach`, which serves a person who named the registry by hand: here a tenant's rule did, and a
-server's answer must neither collect the rule's password nor lead into the operator's network.
+Stricter than `address.Reach`, which is for a registry that the operator named: here a tenant's rule names it, and a
+server's response must neither get the rule's password nor lead into the operator's network.
 
-- realm: the upstream's own host, or one of the same registrable domain (publicsuffixlist, a list that comes with the
-  package); an IP address or `localhost` only if equal. https, or http where the upstream itself is plain and the host
-  is the same.
-- redirect: https, or http where the upstream is plain. Without credentials, unless it leads to the very origin.
-  Which addresses it may reach is `guard`'s to say.
+- realm: the upstream's own host, or one of the same registrable domain (by the package publicsuffixlist, which contains
+  the list); an IP address or `localhost` only if equal. https, or http if the upstream itself is plain and the host is
+  the same.
+- redirect: https, or http if the upstream is plain. Without credentials, unless it leads to the upstream's origin.
+  `guarded_connector` decides which addresses it may reach.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UpstreamReach:
         return url.origin() == self.base.origin()
 
     def realm(self, text: str) -> URL:
-        """Where tokens are given out."""
+        """The address that issues tokens."""
         url = joined(text, self.base)
         plain = self.base.scheme == "http" and url.host == self.base.host
         if (url.scheme == "https" or plain) and is_same_site(url.host or "", self.base.host or ""):
@@ -41,7 +41,7 @@ class UpstreamReach:
         raise _refused("the realm of tokens", url)
 
     def redirected(self, location: str, asked: URL) -> URL:
-        """Where something lies."""
+        """The address of a redirect."""
         url = joined(location, asked)
         if url.scheme == "http" and (asked.scheme == "https" or self.base.scheme == "https"):
             raise _refused("a redirect", url)
@@ -49,7 +49,7 @@ class UpstreamReach:
 
 
 def is_same_site(host: str, other: str) -> bool:
-    """Equal, or of one registrable domain."""
+    """Whether the hosts are equal, or of one registrable domain."""
     host, other = host.lower().rstrip("."), other.lower().rstrip(".")
     if host == other:
         return bool(host)
@@ -58,7 +58,7 @@ def is_same_site(host: str, other: str) -> bool:
 
 
 def joined(text: str, asked: URL) -> URL:
-    """As `address` has it; WRONG where it is no address."""
+    """As `address.joined_address`; UpstreamFailed (WRONG) if it is no address."""
     try:
         return joined_address(text, asked)
     except RequestFailed as error:
@@ -67,12 +67,12 @@ def joined(text: str, asked: URL) -> URL:
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """Read at the first question: 3 MB of memory, 30 ms."""
+    """The list, read at the first use: 3 MB of memory, 30 ms."""
     return PublicSuffixList(accept_unknown=False)
 
 
 def _registrable(host: str) -> str | None:
-    """None for addresses and for names that are, or end in, no public suffix."""
+    """The registrable domain; None for addresses, for public suffixes, and for names that end in none."""
     if host.replace(".", "").isdigit() or ":" in host:
         return None
     found: str | None = _suffixes().privatesuffix(host)

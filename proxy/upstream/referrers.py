@@ -1,10 +1,10 @@
-"""What an upstream says refers to an image: by its referrers API, else by the index under the fallback tag.
+"""Reads an upstream's referrers of an image: by its referrers API, else from the index under the fallback tag.
 
     GET /v2/<name>/referrers/<digest>       200: an index, in pages
-    else, GET …/manifests/sha256-<hex>      the index that clients keep where a registry has no such API; 404: none
+    else, GET …/manifests/sha256-<hex>      the index that clients maintain for registries without that API; 404: none
 
-A registry that answers the API with any refusal is taken to have none; one that does not answer at all is not asked
-twice. Source: OCI Distribution 1.1.1, "Listing Referrers", "Referrers Tag Schema".
+A registry that refuses the API is assumed not to have it; if it does not answer at all, that is the failure. Called by
+`registry.mirror.referrers`. Source: OCI Distribution 1.1.1, "Listing Referrers", "Referrers Tag Schema".
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from proxy.model.names import Digest, is_digest_like, parse_digest
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
-PAGES = 8  # that are read of one list
-MOST = 256  # digests that are taken of it
+PAGES = 8  # read of one list
+MOST = 256  # digests used of one list
 
 _NEXT = re.compile(r'<([^>]{1,4096})>\s*;\s*rel="?next"?', re.ASCII)
 _REFUSED = frozenset({UpstreamReason.MISSING, UpstreamReason.DENIED, UpstreamReason.WRONG})

@@ -1,10 +1,10 @@
-"""A trial pull from an upstream, step by step with its times: what `wharfage pull-through test` shows.
+"""A trial pull from an upstream, step by step with times, for `wharfage pull-through test` (`admin.pull_through`).
 
-    login      GET /v2/: who gives out tokens, if anybody does
+    login      GET /v2/: the realm that issues tokens, if any
     manifest   the image's; of an index also its first child's
     layer      the first byte of the first layer
 
-A step that fails is the last. Nothing that is asked for is kept. Must not know rules or rows.
+A step that fails is the last. Nothing is stored. Must not know rules or rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.upstream.errors import UpstreamFailed
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`said` is what was found, or of a step that failed why."""
+    """`said` is the result, or the reason of a failure."""
 
     name: str
     seconds: float

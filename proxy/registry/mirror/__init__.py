@@ -1,13 +1,15 @@
-"""Images that come from an upstream registry when they are asked for: manifests first, layers as they are read.
+"""Images fetched from an upstream registry on demand: manifests first, layers while they are read.
 
-    upstreams   the client of a rule's upstream, and what a failure there means here
-    manifests   a tag or digest: served from here, refreshed, imported, or served stale
-    referrers   what refers to an image upstream, imported beside what does here
-    fetch       one layer on its way from the upstream to the store and to whoever waits for it
-    spool       what has come of it, for readers that are behind
-    blobs       which fetch an asked layer comes from: this worker's, another's, or a new one
-    relay       the bytes of a fetch for other workers of the node
+    upstreams        the client of a rule's upstream, and what its failures mean here
+    manifests        a tag or digest: served from the rows, refreshed, imported, or served stale
+    referrers        the upstream's referrers of an image, imported beside the local ones
+    blobs            chooses the source of a layer: the store, the upstream, another worker or another node
+    fetch            fills a worker's copy of a layer, from the upstream or from another copy
+    layer_copy       one worker's copy of a layer that is being fetched, for its readers
+    spool            the bytes of a copy so far, for readers that are behind
+    upload_session   the upload session by which a fetch stores the layer
+    relay, peers     the bytes of a copy for other workers of the node, and for other nodes
 
-`Mirror` is what protocols see of all this. Called by `oci` and `ecr`; must not know HTTP (of the client's side), nor
-who may do what: permissions come as a question to ask.
+`Mirror` is the interface for protocols and jobs. Made by `app.mirror`, called by `oci`, `ecr` and `jobs`. Must not know
+the client's HTTP, nor policies: callers pass a function that decides permissions.
 """

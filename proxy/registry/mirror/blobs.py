@@ -1,18 +1,18 @@
-"""A layer that is not here, as it comes: one copy of it in each worker that is asked, filled from wherever it can be.
+"""Layers that are being fetched: one copy in each worker that needs the layer, filled from the best source there is.
 
-    the blob is here by now        from the store
-    nobody's lease, or over        from the upstream (`fetch.lead`): the lease is ours, and ends with it
-    a worker's of this node        from its copy, over the `relay`
-    another node's                 from a worker of this node that has it from there; else from there (`peers`)
-    another's, not reachable       it is dead: its lease is taken over, if it is still that one's
-    another's, who has none        it has just ended: the blob is here by now, or the lease is free
+    the blob is stored by now      from the store
+    no lease, or an expired one    from the upstream (`fetch.lead`), under a lease of this worker's
+    leased by a worker here        from its copy, over the `relay`
+    leased by another node         from a worker of this node that reads it from there; else from there (`peers`)
+    the holder is unreachable      it is dead: its lease is taken over, if it still has it
+    the holder has no copy         its fetch has just ended: the blob is stored by now, or the lease is free
 
-So a blob is fetched once for all nodes that reach each other. A source that dies is replaced by the next of these, from
-the byte at which this copy stands (`fetch` has the table). A second-hand copy (from a worker of this node) is never a
-source, so that no two copies wait for each other.
+So a blob is fetched once for all nodes that reach each other. If a source dies, the copy goes on from another one at
+its current offset (`fetch` has the table). A second-hand copy (from a worker of this node) is never a source, so that
+no two copies wait for each other.
 
-A range that begins far ahead of what has come is read by a request of its own at the upstream, and not stored: nobody
-has verified it. What a client reads is a `Source` of `http.body_writer`; it must not know HTTP either way.
+A range that begins far ahead of the copy is read by its own request to the upstream, and not stored, because it is not
+verified. `ComingBlob` is what `http.blob_response` reads. Called by `mirror`. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
-TRIES = 40  # at finding a source, without a byte between them: each costs a call or two
+TRIES = 40  # to find a source, without a byte between them: each costs a call or two
 TRY_SECONDS = 0.05
 FAR_BYTES = 64 << 20
-WORTH_SHARE = 8  # a session that has more than this part of a layer beyond the copy is gone on with
-SESSION_SECONDS = 20.0  # for which it is waited for: longer than the lease of whoever died with it
+WORTH_SHARE = 8  # a session that has more than 1/8 of the layer beyond the copy is resumed
+SESSION_SECONDS = 20.0  # to wait for that session: longer than the lease of its dead holder
 
 _LOST_SESSION = frozenset({Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE, Code.UPLOAD_NOT_FOUND, Code.INVALID_LAYER_PART})
 
@@ -59,7 +59,7 @@ Name = tuple[str, str, str]  # account, repository, digest
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is fetched, under which rule."""
+    """A layer to fetch, and its rule."""
 
     rule: PullThroughRule
     account: str
@@ -72,7 +72,7 @@ class _Wanted:
 
 
 class MirrorBlobs:
-    """One worker's. `folder` is of this run, for spools, and `sockets` for the relay's: the same in every worker."""
+    """One worker's copies. `folder` has this run's spools, `sockets` the relay's sockets: the same in all workers."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class MirrorBlobs:
         *,
         early_ranges: bool = True,
     ) -> None:
-        """Without `peers` other nodes are not asked, and do not ask."""
+        """Without `peers` no layers are exchanged with other nodes."""
         self._metadata = metadata
         self._blobs = blobs
         self._uploads = uploads
@@ -108,7 +108,7 @@ class MirrorBlobs:
         self._address = str(path)
 
     async def close(self) -> None:
-        """End what runs; others go on with it. Its leases end by themselves."""
+        """Cancel running fetches; other workers take them over. Leases expire."""
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(FileNotFoundError):
@@ -120,19 +120,19 @@ class MirrorBlobs:
             await self._peers.close()
 
     def copy(self, account: str, repository: str, digest: str) -> LayerCopy | None:
-        """What this worker has of a layer that is on its way."""
+        """This worker's copy of a layer that is being fetched."""
         return self._copies.get((account, repository, digest))
 
     def for_peers(self) -> Handler | None:
-        """What answers other nodes; None where they are not to ask."""
+        """The HTTP handler for other nodes; None without peers."""
         return self._peers.handler(self._sockets, self.copy) if self._peers is not None else None
 
     def open(self, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob) -> ComingBlob:
-        """The blob, to be read as it comes."""
+        """The blob, to be read while it is fetched."""
         return ComingBlob(self, _Wanted(rule, account, repository, blob))
 
     async def runs(self, wanted: _Wanted, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        """The bytes [start, stop), as they come."""
+        """The bytes [start, stop), as they arrive."""
         is_range = (start, stop) != (0, wanted.blob.size)
         copy = self._copies.get(wanted.name) or self._begin(wanted)
         if is_range and self._early_ranges and start > FAR_BYTES:
@@ -148,7 +148,7 @@ class MirrorBlobs:
                 yield run
 
     async def _far_runs(self, wanted: _Wanted, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        """From the upstream alone, which vouches for them; none where it knows no ranges."""
+        """The range from the upstream, unverified; nothing if the upstream serves no ranges."""
         observe.metrics.mirror_fetches.labels("range").inc()
         try:
             async with self._body(wanted, start, stop) as body:
@@ -174,7 +174,7 @@ class MirrorBlobs:
         return copy
 
     async def _run(self, copy: LayerCopy, wanted: _Wanted) -> None:
-        """To the end, whatever it is."""
+        """Fill the copy, and keep it until its readers have ended."""
         try:
             await self._fill(copy, wanted)
         except UpstreamFailed as failure:
@@ -222,8 +222,8 @@ class MirrorBlobs:
 
     # ---- from the upstream -------------------------------------------------------------------------------------------
     async def _lead(self, copy: LayerCopy, wanted: _Wanted, holder: str, upload_id: str, *, taken_over: bool) -> None:
-        """SourceLost where another turns out to have the upload session, or where the rest is in the store."""
-        if (await self._stored(wanted.name)) is not None:  # it came while the lease was asked for
+        """Fetch from the upstream. SourceLost if another worker has the upload session, or the layer is stored."""
+        if (await self._stored(wanted.name)) is not None:  # it was stored while the lease was requested
             await self._metadata.end_fetch(*wanted.name, holder=holder)
             raise SourceLost
         if taken_over:
@@ -238,7 +238,7 @@ class MirrorBlobs:
         renewing = asyncio.create_task(self._renew(wanted, holder), name="renew lease of a fetch")
         is_done = is_wrong = False
         try:
-            # Without `peers` whoever is not reached may live, on another node: its session is left to it.
+            # Without `peers` an unreachable holder may be alive on another node: its session is not resumed.
             resumed = upload_id if self._peers is not None or not taken_over else ""
             await self._open_session(session, copy, resumed)
             await lead(copy, session, lambda start: self._body(wanted, start))
@@ -260,7 +260,7 @@ class MirrorBlobs:
             await run_to_completion(self._end(wanted, holder, session, is_done=is_done, resumable=resumable))
 
     async def _open_session(self, session: UploadSession, copy: LayerCopy, upload_id: str) -> None:
-        """The one that was kept before, where it has much that the copy has not; else a new one."""
+        """Resume the earlier session if it has much more than the copy; else begin a new one."""
         with contextlib.suppress(Failure, TimeoutError):
             stored = await session.stored(upload_id) if upload_id else 0
             if stored > copy.length and (stored - copy.length) * WORTH_SHARE > copy.blob.size:
@@ -277,7 +277,7 @@ class MirrorBlobs:
     async def _end(
         self, wanted: _Wanted, holder: str, session: UploadSession, *, is_done: bool, resumable: bool
     ) -> None:
-        with contextlib.suppress(Failure):  # it ends by itself
+        with contextlib.suppress(Failure):  # the lease expires anyway
             if resumable:
                 await session.abandon()
             await self._metadata.end_fetch(*wanted.name, holder=holder, resumable=resumable)
@@ -318,14 +318,14 @@ class MirrorBlobs:
 
     # ---- from another copy -------------------------------------------------------------------------------------------
     async def _follow(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> None:
-        """NoSuchFetch, SourceLost, the failure of the copy that it follows, InvalidLayer."""
+        """Fill the copy from another one. NoSuchFetch, SourceLost, the other copy's failure, InvalidLayer."""
         found, copy.is_first_hand = await self._source(copy, wanted, lease)
         copy.ahead = found.length
         copy.found.set()
         await follow(copy, found.runs, "node" if copy.is_first_hand else "worker")
 
     async def _source(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> tuple[CopySource, bool]:
-        """And whether it is another node's."""
+        """The source, and whether it is on another node."""
         at, is_gone = copy.length, True
         if lease.node == self._node:
             try:
@@ -358,7 +358,7 @@ class MirrorBlobs:
 
 
 class ComingBlob:
-    """What `http.blob_response` reads: a blob that may not be here yet. Both its opener and the open blob."""
+    """A blob that is being fetched, for `http.blob_response`: both its opener and the open blob."""
 
     def __init__(self, layers: MirrorBlobs, wanted: _Wanted) -> None:
         self.blob = wanted.blob
@@ -367,7 +367,7 @@ class ComingBlob:
         self._untaken = 0
 
     async def link(self, blob: object) -> None:
-        """No store has it."""
+        """None: no store has it yet."""
 
     @contextlib.asynccontextmanager
     async def open(self, blob: object) -> AsyncIterator[ComingBlob]:
@@ -378,7 +378,7 @@ class ComingBlob:
             async for run in runs:
                 self._untaken = 0
                 yield run
-                while self._untaken:  # the client did not take them, and gave the view back
+                while self._untaken:  # the client was slow, and the view was released
                     left, self._untaken = self._untaken, 0
                     yield run[len(run) - left :]
 
@@ -386,7 +386,7 @@ class ComingBlob:
         self._untaken = untaken
 
     def suspend(self) -> None:
-        """The fetch goes on for others."""
+        """Does nothing: the fetch goes on for others."""
 
     def is_scarce(self) -> bool:
         return False

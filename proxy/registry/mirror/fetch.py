@@ -1,19 +1,19 @@
-"""How a worker's copy of a layer is filled: from the upstream (`lead`), or from another copy (`follow`).
+"""Fills a worker's copy of a layer: from the upstream (`lead`), or from another copy (`follow`). Called by `blobs`.
 
     lead      the upstream's bytes go into an upload session, which hashes, seals and stores them, and into the copy
-              broken off: goes on by Range on another connection, `ATTEMPTS` times in a row, longer apart each time
-    follow    another copy's bytes go into this one, which hashes them for itself; its source may die at any byte, and
-              the next one goes on from there
+              interrupted: resumes by Range on another connection, up to `ATTEMPTS` times in a row, with longer pauses
+    follow    another copy's bytes go into this one, which hashes them itself; if the source dies, the next one goes on
+              from there
 
-    a leader dies               what is left                              who goes on
-    any time                    what its followers have                   one of them: its copy first into a session of
-                                                                          its own, then the upstream from there on
-    after a keep                that much of the session                  anybody, from there on; readers wait for the
-                                                                          commit where the copy has less
-    before                      nothing                                   the next request, from the first byte on
-    after the commit            the blob                                  the blob; the lease ends by itself
+    a leader dies               what is left                              what happens next
+    any time                    the copies of its followers               one of them writes its copy into a session of
+                                                                          its own, then fetches the rest
+    after a keep                that much of the session                  any worker resumes it; readers wait for the
+                                                                          commit if the copy has less
+    before a keep               nothing                                   the next request starts at the first byte
+    after the commit            the blob                                  it is served; the lease expires
 
-Must not know HTTP, nor who reads.
+Must not know HTTP or readers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from proxy.registry.mirror.upload_session import UploadSession
 from proxy.upstream.client import LayerBody
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
-ATTEMPTS = 5  # at going on after the upstream broke off, without a frame's progress between them
-PAUSE_SECONDS = 0.2  # before the first of them; twice as long before each other
-LIMITED_SECONDS = 30.0  # that an upstream may ask to be left alone in the middle of a layer
+ATTEMPTS = 5  # to resume after an interruption, without a frame's progress between them
+PAUSE_SECONDS = 0.2  # before the first attempt; doubled before each further one
+LIMITED_SECONDS = 30.0  # the longest Retry-After that is waited for in the middle of a layer
 
 Body = Callable[[int], AbstractAsyncContextManager[LayerBody]]  # the layer from a byte on
 
@@ -44,8 +44,8 @@ async def lead(
     *,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Until the blob is stored. The copy is finished then, unless the session had more than it at the beginning: its
-    rest is to be read from the store. UpstreamFailed; Failure of the session, of the store or of the copy."""
+    """Fetch until the blob is stored. Then the copy is finished, unless the session had more than it at the beginning:
+    its rest must be read from the store. UpstreamFailed; Failure of the session, of the store or of the copy."""
     while session.offset < copy.length:
         await session.write(await copy.read(session.offset))
     is_abreast = session.offset == copy.length
@@ -56,7 +56,7 @@ async def lead(
 
 
 async def follow(copy: LayerCopy, runs: AsyncGenerator[memoryview, None], source: str) -> None:
-    """Until the copy is whole, and right: InvalidLayer. `runs` begins where the copy ends. Its own failures."""
+    """Fill the copy from `runs`, which begins where the copy ends, and verify it. InvalidLayer; failures of `runs`."""
     async with contextlib.aclosing(runs):
         async for run in runs:
             if len(run):
@@ -77,7 +77,7 @@ async def _receive(
             return
         except UpstreamFailed as failure:
             if not session.offset or not _may_go_on(failure):
-                raise  # who has given nothing yet is not worth waiting for: the client is told at once
+                raise  # no byte has come: fail at once, without retries
             broken = 1 if session.offset > before + FRAME else broken + 1
             if broken > ATTEMPTS:
                 raise

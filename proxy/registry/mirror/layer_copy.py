@@ -1,12 +1,12 @@
-"""One worker's copy of a layer that is on its way: what has come of it, for whoever reads it in this worker.
+"""One worker's copy of a layer that is being fetched: its bytes so far, for this worker's readers.
 
-    filled by             proves itself by
+    filled by             verified by
     `fetch.lead`          the commit of the upload session that takes the same bytes
-    `fetch.follow`        its own hash over all of it, from however many sources it came, one after the other
+    `fetch.follow`        its own hash over all of it, from all its sources in turn
 
-The last frame is held back until then, so a whole answer is right or is cut, whatever became of a source meanwhile: the
-bytes of one that died need not be those of the next. Readers go at their own pace, and none of them ends anything.
-Must not know where bytes come from.
+The last frame is held back until the copy is verified, so a complete response is correct, even if a source was replaced
+by another with different bytes. Readers read at their own pace, and none of them ends the fetch. Used by `blobs`,
+`fetch` and `relay`. Must not know where bytes come from.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from proxy.registry.mirror.spool import FRAME, FetchSpool
 
 
 class LayerCopy:
-    """`write` by one at a time, then `finish`, `verify` or `fail`; `runs` any number of times, at once."""
+    """`write` by one writer, then `finish`, `verify` or `fail`; any number of concurrent `runs`."""
 
     def __init__(self, blob: AbsentBlob, spool: FetchSpool) -> None:
         self.blob = blob
         self.is_done = False
         self.failure: Failure | None = None
         self.ended_with_worker = False
-        self.is_first_hand = False  # it has its bytes from the upstream or from another node
-        self.ahead = 0  # what its source had when it was found: so much comes quickly
-        self.found = asyncio.Event()  # a source, or a failure
+        self.is_first_hand = False  # its bytes come from the upstream or from another node
+        self.ahead = 0  # bytes that its source had at the beginning: these come quickly
+        self.found = asyncio.Event()  # set with a source, or a failure
         self._spool = spool
         self._hasher: Hasher | None = None
         self._hashed = 0
@@ -52,7 +52,7 @@ class LayerCopy:
 
     # ---- filled ------------------------------------------------------------------------------------------------------
     async def write(self, chunk: bytes | memoryview) -> None:
-        """InvalidLayer for more than the layer has; StoreFull, StoreUnavailable of this machine's own disk."""
+        """InvalidLayer past the layer's size; StoreFull, StoreUnavailable for this machine's disk."""
         if self.length + len(chunk) > self.blob.size:
             raise Failure(Code.INVALID_LAYER, f"more than the layer's {self.blob.size} bytes came")
         await self._spool.append(chunk)
@@ -63,7 +63,7 @@ class LayerCopy:
         return await self._spool.read(at, self.length)
 
     async def hash_what_came(self) -> None:
-        """Off the loop; what is behind by less than a few frames is still in memory."""
+        """Hash the new bytes, in a thread; the last few frames are still in memory."""
         if self._hasher is None:
             self._hasher = new_hasher(parse_digest(self.blob.digest).algorithm)
         while self._hashed < self.length:
@@ -72,7 +72,7 @@ class LayerCopy:
             self._hashed += len(run)
 
     async def verify(self) -> None:
-        """All has come: finish if it hashes to its digest. InvalidLayer."""
+        """The copy is complete: finish it if it hashes to its digest. InvalidLayer."""
         await self.hash_what_came()
         found = self._hasher.digest().hex() if self._hasher is not None else ""
         if self.length != self.blob.size or found != parse_digest(self.blob.digest).hex:
@@ -96,8 +96,8 @@ class LayerCopy:
     async def runs(
         self, start: int, stop: int, *, early: bool = True, beat: float | None = None
     ) -> AsyncGenerator[memoryview, None]:
-        """The bytes [start, stop) as they come. Not `early`: only when all are verified. With `beat`, an empty run
-        whenever nothing has come for so many seconds. The failure that it ended with."""
+        """The bytes [start, stop) as they arrive. Not `early`: only once all are verified. With `beat`, an empty run
+        after each `beat` seconds without bytes. Raises the failure that the copy ended with."""
         self._readers += 1
         self._unread.clear()
         observe.metrics.mirror_waiters.inc()
@@ -120,7 +120,7 @@ class LayerCopy:
                 self._unread.set()
 
     async def unread(self) -> None:
-        """Until nobody reads: each reader has a limit of its own, as a client that takes nothing is cut."""
+        """Wait until there are no readers. Each is bounded, as a client that reads nothing is disconnected."""
         await self._unread.wait()
 
     def _visible(self, early: bool) -> int:

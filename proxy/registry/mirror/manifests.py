@@ -1,16 +1,16 @@
-"""A manifest under a pull-through rule: from here, checked with the upstream, imported, or served stale.
+"""Manifests under a pull-through rule: served from the rows, checked with the upstream, imported, or served stale.
 
-    here, by digest                       served
-    here, by a tag of ours                served: a person moved it, it is not the upstream's any more
-    here, by a tag checked lately         served
-    here, by a tag that is due            HEAD; the same digest: marked as checked; another: GET and import
-                                          any failure of that, or no permission: served as it is (stale, in the first)
-    not here                              GET and import; a failure is told, and remembered for a while
+    stored, by digest                     served
+    stored, by a local tag                served: a push here has set the tag, so it is no longer the upstream's
+    stored, by a tag checked recently     served
+    stored, by a tag that is due          HEAD; the same digest: marked as checked; another: GET and import
+                                          on failure: served as stale; without permission: served
+    not stored                            GET and import; a failure is returned, and remembered for a while
 
-A repository or an image that is not here is imported only for those who may (`ecr:BatchImportUpstreamImage`, and
-`ecr:CreateRepository` where there is none); others are told what ECR tells them. One import of a name at a time in a
-worker, whoever waits, and whoever leaves. An import ends in one transaction (`metadata.operations.mirror`): before it
-nothing is here, after it the image is, without its layers; a worker that dies in between loses an answer.
+A missing image is imported only for callers that may do so (`ecr:BatchImportUpstreamImage`, and `ecr:CreateRepository`
+if the repository is missing); others get ECR's 404. A worker runs one import of a name at a time, for all that wait for
+it, also if they disconnect. An import is one transaction (`metadata.operations.mirror`) that stores the image without
+its layers; a worker that dies before it loses only the response. Called by `mirror`.
 Source: ECR User Guide, "Sync an upstream registry", "IAM permissions".
 """
 
@@ -35,16 +35,16 @@ from proxy.upstream.client import UpstreamClient, UpstreamManifest
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 IMPORT, CREATE = "ecr:BatchImportUpstreamImage", "ecr:CreateRepository"
-STALE_PAUSE_SECONDS = 10.0  # after a failed refresh, before this worker tries the tag again
+STALE_PAUSE_SECONDS = 10.0  # after a failed refresh, before this worker retries the tag
 
 May = Callable[[str], Awaitable[bool]]
-"""Whether whoever pulls may do the action on the repository."""
+"""Whether the caller may do the action on the repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Of one rule: how old a tag may be before the upstream is asked, how old when it cannot be (0: any age), the
-    requests that the upstream must have left for that, and the platforms of an index that are fetched with it."""
+    """One rule's settings: how old a tag may be before it is checked, how much older if the upstream cannot be reached
+    (0: any age), the requests that a check must leave unused, and the platforms of an index that are fetched too."""
 
     refresh_seconds: float = 24 * 3600.0
     stale_max_seconds: float = 0.0
@@ -54,8 +54,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """`good_until`: epoch seconds until which the tag need not be checked (digests: for ever). `imported`: the upstream
-    was asked for it; `created_repository`: by this very pull."""
+    """`good_until`: epoch seconds until which the tag need not be checked (digests: for ever). `imported`: this pull
+    called the upstream; `created_repository`: this pull created the repository."""
 
     manifest: StoredManifest
     is_stale: bool = False
@@ -65,7 +65,7 @@ class Pulled:
 
 
 class MirrorManifests:
-    """One worker's. `now` tells epoch seconds, `policy` what is set for a rule's prefix."""
+    """One worker's imports. `now` returns epoch seconds, `policy` the settings of a rule's prefix."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class MirrorManifests:
         self._policy = policy
         self._now = now
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
-        self._created: set[tuple[str, str]] = set()  # repositories that an import made, until its pull says so
+        self._created: set[tuple[str, str]] = set()  # repositories that an import created, until its pull reports it
         self._announced = Lru[Hashable, float](NEGATIVES)
         self._paused: dict[Hashable, float] = {}  # tags whose refresh failed, bounded by their time
 
     async def resolve(self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May) -> Pulled:
-        """RepositoryNotFound, ImageNotFound, the failures of `upstreams.told`, and what an import's row is refused."""
+        """RepositoryNotFound, ImageNotFound, the failures of `upstreams.told`, and those of an import's transaction."""
         try:
             found = await self._images.resolve(account, repository, reference)
         except Failure as failure:
@@ -106,10 +106,10 @@ class MirrorManifests:
     async def refresh(
         self, rule: PullThroughRule, account: str, repository: str, tag: str, *, spares: bool = False
     ) -> StoredManifest | None:
-        """What the upstream says the tag is for, asked now and imported if it is not here: for who may all of that.
+        """Check the tag at the upstream now, and import its image if it is missing, without permission checks.
 
-        None for a tag that a person has moved or pushed here. The failures of `resolve`, but those that are remembered
-        do not count; with `spares`, UpstreamTooManyRequests where the upstream has few requests left."""
+        None for a tag that was set by a push here. The failures of `resolve`, but not remembered ones; with `spares`,
+        UpstreamTooManyRequests if the upstream has few requests left."""
         try:
             here = await self._images.resolve(account, repository, tag)
         except Failure as failure:
@@ -135,7 +135,7 @@ class MirrorManifests:
         return await self._once((account, repository, tag), look)
 
     async def bring(self, rule: PullThroughRule, account: str, repository: str, digest: str) -> StoredManifest:
-        """Import what is not here, into a repository that is, for who may. What `resolve` raises of the upstream."""
+        """Import an image into an existing repository, without permission checks. Upstream failures of `resolve`."""
         await self._upstreams.require(rule, repository, digest)
         return await self._once(
             (account, repository, digest), lambda: self._bring(rule, account, repository, digest, create=False)
@@ -220,14 +220,14 @@ class MirrorManifests:
     ) -> StoredManifest:
         name = upstream_name(rule, repository)
         seen = await client.manifest(name, tag, look=True)
-        if seen.digest != here.digest:  # or it did not say
+        if seen.digest != here.digest:  # or it sent no digest
             found = await client.manifest(name, tag)
             try:
                 return await self._import(rule, account, repository, tag, found, create=False)
             except Failure as failure:
                 if failure.code is not Code.IMAGE_TAG_ALREADY_EXISTS:
                     raise
-        # The same; or the tag is immutable here, and stays: either way it need not be asked again soon.
+        # The same digest, or the tag is immutable here and stays: either way the next check is not due soon.
         await self._metadata.note_tag_checked(account, repository, tag, digest=here.digest)
         return here
 
@@ -266,7 +266,7 @@ class MirrorManifests:
         return await self._images.resolve(account, repository, found.digest)
 
     async def _failed(self, account: str, repository: str, reference: str, failure: Failure) -> None:
-        """An event says so, where anybody listens: once a minute of a name, as many may ask for it."""
+        """Record the failure for events: at most once a minute for each name, however many clients want it."""
         now, name = self._now(), (account, repository, reference)
         if self._announced.get(name, 0.0) > now:
             return
@@ -277,7 +277,7 @@ class MirrorManifests:
             )
 
     async def _once(self, name: Hashable, bring: Callable[[], Coroutine[Any, Any, StoredManifest]]) -> StoredManifest:
-        """One of a name at a time. A client that leaves ends nothing that others wait for."""
+        """Run one import of a name at a time. A client that disconnects does not cancel it for others."""
         task = self._running.get(name)
         if task is None:
             task = self._running[name] = asyncio.create_task(bring(), name="import")
@@ -288,7 +288,7 @@ class MirrorManifests:
     def _ended(self, name: Hashable, task: asyncio.Task[Any]) -> None:
         self._running.pop(name, None)
         if not task.cancelled():
-            task.exception()  # whoever waited was told; perhaps nobody did
+            task.exception()  # retrieved: all waiting clients may have left
 
     def _pause(self, name: Hashable) -> None:
         now = self._now()
@@ -300,7 +300,7 @@ class MirrorManifests:
 
 
 class _BudgetSpent(Exception):
-    """The upstream has few requests left: they are for what nobody has."""
+    """The upstream has few requests left: they are reserved for images that are not stored."""
 
 
 def _not_found() -> Failure:

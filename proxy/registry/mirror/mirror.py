@@ -1,6 +1,7 @@
-"""What protocols ask of images under pull-through rules: a manifest, and a blob that is not here yet.
+"""The interface to images under pull-through rules: a manifest, and a blob that is not stored yet.
 
-Without a rule for the repository a manifest is what `images` says, and no blob is absent.
+Without a rule for the repository, manifests come from `images`, and no blob is fetched. Made by `app.mirror`; called by
+`oci`, `ecr` and `jobs.image_fetch`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from proxy.registry.mirror.referrers import MirrorReferrers, ReferrersLooked
 from proxy.registry.mirror.upstreams import Upstreams
 
 Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
-"""The rule that counts for a repository of an account, if any."""
+"""The rule of an account's repository, if any."""
 
 
 class Mirror:
-    """One worker's."""
+    """One worker's mirror."""
 
     def __init__(
         self,
@@ -48,25 +49,25 @@ class Mirror:
         return self._layers.for_peers()
 
     async def resolve(self, account: str, repository: str, reference: str, may: May) -> Pulled:
-        """As `MirrorManifests.resolve`; `may` says what whoever pulls is allowed on the repository."""
+        """As `MirrorManifests.resolve`; `may` decides the caller's permissions on the repository."""
         rule = await self._rules(account, repository)
         if rule is None:
             return Pulled(await self._images.resolve(account, repository, reference))
         return await self._manifests.resolve(rule, account, repository, reference, may)
 
     async def look_for_referrers(self, account: str, repository: str, digest: str, may: May) -> ReferrersLooked:
-        """As `MirrorReferrers.look`: afterwards the rows have them."""
+        """As `MirrorReferrers.look`: afterwards the rows have the referrers."""
         rule = await self._rules(account, repository)
         if rule is None:
             return ReferrersLooked()
         return await self._referrers.look(rule, account, repository, digest, may)
 
     async def covers(self, account: str, repository: str) -> bool:
-        """Whether a rule says where the repository's images come from."""
+        """Whether a rule covers the repository."""
         return await self._rules(account, repository) is not None
 
     async def refresh(self, account: str, repository: str, tag: str, *, spares: bool = False) -> StoredManifest | None:
-        """As `MirrorManifests.refresh`. PullThroughCacheRuleNotFound where no rule covers the repository."""
+        """As `MirrorManifests.refresh`. PullThroughCacheRuleNotFound if no rule covers the repository."""
         rule = await self._rules(account, repository)
         if rule is None:
             raise Failure(
@@ -75,7 +76,7 @@ class Mirror:
         return await self._manifests.refresh(rule, account, repository, tag, spares=spares)
 
     async def coming(self, account: str, repository: str, digest: str) -> ComingBlob | None:
-        """A blob that a manifest of the repository names, that is not here, and that a rule says where to get."""
+        """A missing blob that a manifest of the repository names, to be fetched under its rule; else None."""
         rule = await self._rules(account, repository)
         absent = await self._metadata.absent_blob(account, repository, digest) if rule is not None else None
         if rule is None or absent is None:

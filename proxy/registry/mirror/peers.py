@@ -1,11 +1,11 @@
-"""The bytes of a layer's copy for other nodes: HTTP at `[server] advertise`, with the secret of the installation.
+"""Serves a layer's copy to other nodes, and reads theirs: HTTP at `[server] advertise`, with the installation's secret.
 
     GET /v1/layers?account=…&repository=…&digest=…&start=…&address=…      X-Wharfage-Secret
         200  X-Wharfage-Length: what the copy has; the body is pieces as of `relay`
-        404  this node fetches no such layer (any more);  410  its worker that did is gone;  403  another secret
+        404  this node fetches no such layer (any more);  410  the worker that did is gone;  403  another secret
 
-`address` is the worker's socket as the lease names it, so that any worker of the node may be asked: it passes the
-pieces on. The handler is on the node's own listener, the client is called by `blobs`. Must not know leases.
+`address` is the worker's socket in the lease, so that any worker of the node can answer: it passes the pieces on. The
+handler is served by the node's listener (`app.router`); `blobs` calls the client. Must not know leases.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PATH = "/v1/layers"
 SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, as metadata services have it
 LENGTH_HEADER = "X-Wharfage-Length"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_READ_BYTES = 1 << 20  # that aiohttp holds of a body whose reader is behind
+_READ_BYTES = 1 << 20  # that aiohttp buffers of a body whose reader is behind
 
 
 class Peers:
-    """Other nodes' copies. `node` is the URL at which they reach this one; empty: they do not."""
+    """The client and the handler. `node` is the URL at which other nodes reach this one; empty: they do not."""
 
     def __init__(self, node: str, secret: str, trusted: ssl.SSLContext | None) -> None:
         self.node = node.rstrip("/")
@@ -43,11 +43,11 @@ class Peers:
     async def connect(
         self, node: str, address: str, account: str, repository: str, digest: str, start: int
     ) -> CopySource:
-        """The copy of the worker at `address` of another node. NoSuchFetch, gone too where the node is not reached."""
+        """The copy of the worker at `address` of another node. NoSuchFetch, also if the node is unreachable."""
         asked = {"account": account, "repository": repository, "digest": digest, "start": str(start)}
         answer: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):  # for the answer too: a node that hangs is as good as dead
+            async with asyncio.timeout(CONNECT_SECONDS):  # for the response too: a node that hangs counts as dead
                 answer = await self._opened().get(f"{node}{PATH}", params={**asked, "address": address})
             if answer.status == 200:
                 return CopySource(int(answer.headers.get(LENGTH_HEADER, "0")), _runs(answer))
@@ -60,7 +60,7 @@ class Peers:
         raise NoSuchFetch(is_gone=answer is None or answer.status != 404)
 
     def handler(self, folder: Path, find: Find) -> Handler:
-        """What answers other nodes. `folder` has the sockets of this node's workers."""
+        """The handler for other nodes. `folder` has the sockets of this node's workers."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if not hmac.compare_digest(request.headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):

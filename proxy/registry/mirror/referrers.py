@@ -1,12 +1,13 @@
-"""Referrers of an image under a pull-through rule: the upstream's, imported beside those that are here.
+"""Referrers of an image under a pull-through rule: the upstream's, imported beside the stored ones.
 
-    looked for less than `EVERY_SECONDS` ago     what is here
-    due                                          the upstream's list; what is not here of it is imported by its digest
-    the same, and the upstream fails             what is here, as stale; its failure where it was never asked before
-    no permission to import, or no such image    what is here
+    looked for less than `EVERY_SECONDS` ago     the stored ones
+    due                                          the upstream's list; what is missing here is imported by its digest
+    due, and the upstream fails                  the stored ones, as stale; the failure if this is the first look
+    no permission to import, or no such image    the stored ones
 
-Imported ones are images as others: they are listed, pulled and removed as those, and those that the upstream no longer
-lists stay. Must not know HTTP. Source: ECR User Guide, on referrers through pull-through caches (2026-04).
+Imported referrers are ordinary images: they are listed, pulled and removed as such, and stay when the upstream no
+longer lists them. Called by `mirror`. Must not know HTTP. Source: ECR User Guide, on referrers through pull-through
+caches (2026-04).
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Bring = Callable[[PullThroughRule, str, str, str], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class ReferrersLooked:
-    """`good_until`: epoch seconds until which the upstream need not be asked."""
+    """`good_until`: epoch seconds until which the upstream need not be called."""
 
     is_stale: bool = False
     good_until: float = float("inf")
 
 
 class MirrorReferrers:
-    """One worker's. `now` tells epoch seconds."""
+    """One worker's look-ups. `now` returns epoch seconds."""
 
     def __init__(
         self, metadata: Metadata, images: Images, upstreams: Upstreams, bring: Bring, now: Callable[[], float]
@@ -58,7 +59,7 @@ class MirrorReferrers:
     async def look(
         self, rule: PullThroughRule, account: str, repository: str, digest: str, may: May
     ) -> ReferrersLooked:
-        """See to it that what the upstream has is here. The failures of `upstreams.told` of a first look."""
+        """Import the upstream's referrers, if a look is due. The failures of `upstreams.told` at a first look."""
         try:
             await self._images.resolve(account, repository, digest)
         except Failure as failure:
@@ -88,7 +89,7 @@ class MirrorReferrers:
         return ReferrersLooked(good_until=self._now() + EVERY_SECONDS)
 
     async def _once(self, name: tuple[str, str, str], rule: PullThroughRule) -> None:
-        """One look of a subject at a time, whoever leaves."""
+        """Run one look of a subject at a time. A client that disconnects does not cancel it for others."""
         task = self._running.get(name)
         if task is None:
             task = self._running[name] = asyncio.create_task(self._import(rule, *name), name="referrers")
@@ -120,7 +121,7 @@ class MirrorReferrers:
 
         outcomes = await asyncio.gather(*map(bring, found), return_exceptions=True)
         for outcome in outcomes:
-            # One that is gone, or is no manifest, does not hide the others.
+            # A referrer that is gone, or is no valid manifest, does not fail the others.
             if isinstance(outcome, Failure) and (outcome.code is Code.IMAGE_NOT_FOUND or outcome.fields.get("refused")):
                 continue
             if isinstance(outcome, BaseException):

@@ -1,13 +1,13 @@
-"""The bytes of a layer's copy for other workers of the node, over a unix socket under the run's folder.
+"""Serves a layer's copy to other workers of the node, and reads theirs, over a unix socket in the run's folder.
 
-    asked      one line of JSON: account, repository, digest, start, first_hand
-    answered   "+", 8 bytes: what the copy has; then pieces: length in 4 bytes, bytes. Lengths that are none:
-                   0 the whole end · `BEAT` nothing has come for a second · `FAILED` a line of JSON, the failure
-               "?" this worker has no such copy; or only a second-hand one, and was asked for a first-hand one
+    request    one line of JSON: account, repository, digest, start, first_hand
+    response   "+", 8 bytes: the copy's length; then pieces: length in 4 bytes, bytes. Special lengths:
+                   0 the end · `BEAT` no bytes for a second · `FAILED` a line of JSON, the failure
+               "?" this worker has no such copy; or only a second-hand one, and a first-hand one was requested
 
-The pieces are those of `peers` too. A reader that is slow slows nobody: its connection alone waits. One that sees
-neither end nor failure has lost its source, and so has one that hears nothing for `LOST_SECONDS`.
-The folder is the server's own (mode 0700), so whoever can connect may read the data directory anyway.
+`peers` sends the same pieces. A slow reader delays no other: only its connection waits. A connection that ends without
+end or failure, or brings nothing for `LOST_SECONDS`, is a lost source. The folder is the server's own (mode 0700), so a
+process that can connect can read the data directory anyway. Called by `blobs` and `peers`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from proxy.model.errors import Code, Failure
 from proxy.registry.mirror.layer_copy import LayerCopy
 
 FAILED, BEAT = 2**32 - 1, 2**32 - 2
-_PIECE = 1 << 24  # longer than any
+_PIECE = 1 << 24  # bound of a piece
 _LINE = 4096
 CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 5.0  # of a worker that is there, and busy
+ANSWER_SECONDS = 5.0  # for the response of a busy worker
 BEAT_SECONDS = 1.0
 LOST_SECONDS = 10.0
 
@@ -41,7 +41,7 @@ Find = Callable[[str, str, str], LayerCopy | None]
 
 
 class NoSuchFetch(Exception):
-    """Nobody is there, or whoever is has no such copy (`is_gone` False: it has just ended, perhaps)."""
+    """The worker is unreachable, or (`is_gone` False) it has no such copy: its fetch may have just ended."""
 
     def __init__(self, *, is_gone: bool) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class NoSuchFetch(Exception):
 
 
 class SourceLost(Exception):
-    """Its bytes end in the middle, with neither end nor failure."""
+    """The source's bytes stop, with neither end nor failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """Another copy: what it had when it answered, and its bytes from the asked one on. `runs` raises SourceLost, or the
-    failure that the copy ended with; empty runs say that it is alive."""
+    """Another copy: its length when it answered, and its bytes from the requested offset on. `runs` raises SourceLost,
+    or the failure that the copy ended with; empty runs show that it is alive."""
 
     length: int
     runs: AsyncGenerator[memoryview, None]
@@ -67,7 +67,7 @@ class Reader(Protocol):
 
 
 async def serve(path: Path, find: Find) -> asyncio.Server:
-    """Answer other workers at `path`."""
+    """Serve other workers at `path`."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -80,7 +80,7 @@ async def serve(path: Path, find: Find) -> asyncio.Server:
 
 
 def socket_name() -> str:
-    """Of a worker's socket; a new one each time."""
+    """A new name for a worker's socket."""
     return SOCKETS.replace("*", secrets.token_hex(4))
 
 
@@ -113,7 +113,7 @@ async def _answer(asked: dict[str, Any], writer: asyncio.StreamWriter, find: Fin
 
 
 async def send_pieces(copy: LayerCopy, start: int, send: Callable[[bytes], Awaitable[None]]) -> None:
-    """The copy's bytes from `start` on, and its end; nothing more of one that ended with its worker."""
+    """Send the copy's bytes from `start` on, and its end or failure; no failure if its worker has ended."""
     await pass_on(copy.runs(start, copy.blob.size, beat=BEAT_SECONDS), send, lambda: copy.ended_with_worker)
 
 
@@ -122,7 +122,7 @@ async def pass_on(
     send: Callable[[bytes], Awaitable[None]],
     is_lost: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Runs as pieces, with the end or the failure that they have: neither where they are lost."""
+    """Send runs as pieces, with their end or failure; neither if they are lost."""
     async with contextlib.aclosing(runs):
         try:
             async for run in runs:
@@ -140,7 +140,7 @@ async def pass_on(
 async def connect(
     address: str, account: str, repository: str, digest: str, start: int, *, first_hand: bool = False
 ) -> CopySource:
-    """Another worker's copy. NoSuchFetch."""
+    """Connect to another worker's copy. NoSuchFetch."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await asyncio.open_unix_connection(address)
@@ -173,7 +173,7 @@ async def _runs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> A
 
 
 async def read_pieces(reader: Reader) -> AsyncGenerator[memoryview, None]:
-    """What `send_pieces` sent. SourceLost, or its failure."""
+    """The runs that `send_pieces` sent. SourceLost, or the failure that was sent."""
     while True:
         try:
             async with asyncio.timeout(LOST_SECONDS):

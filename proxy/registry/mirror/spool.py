@@ -1,10 +1,11 @@
-"""What has come of a layer that is being fetched, for readers at any place in it: sealed on disk, in a nameless file.
+"""The bytes so far of a layer that is being fetched, for readers at any offset: encrypted, in an unlinked file.
 
-    appended    frames of `FRAME` bytes are sealed and written; the rest is the tail, in memory
-    read        from the tail, from the last `RECENT` frames in memory, else from the file
+    append    encrypts and writes frames of `FRAME` bytes; the rest is the tail, in memory
+    read      reads the tail, one of the last `RECENT` frames in memory, or else the file
 
-The key is made for this one spool and never leaves the process. A layer shorter than a frame makes no file. Not the
-stored object, since that cannot be read before it is finished on S3, and its frames are not all there on disk.
+The key is made for this spool and never leaves the process. A layer shorter than a frame needs no file. The stored
+object cannot be read instead: on S3 it is readable only when finished, and on disk its last frames may be missing. Used
+by `layer_copy`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.off_loop import run_to_completion
 
 FRAME = 1 << 20
-RECENT = 4  # frames in memory: readers that keep up open nothing
+RECENT = 4  # frames in memory: readers that keep up decrypt nothing
 _STORED = FRAME + 16  # with GCM's tag
 T = TypeVar("T")
 
 
 class FetchSpool:
-    """`length` bytes so far. The file lies in `folder`."""
+    """`length` is the bytes so far. The file is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.length = 0
@@ -46,7 +47,7 @@ class FetchSpool:
         return f"<FetchSpool of {self.length} bytes>"
 
     async def append(self, some: bytes | memoryview) -> None:
-        """StoreFull, StoreUnavailable: of this machine's own disk."""
+        """StoreFull, StoreUnavailable: for this machine's disk."""
         view = memoryview(some)
         while view:
             taken = view[: FRAME - len(self._tail)]
@@ -64,7 +65,7 @@ class FetchSpool:
             self.length += len(taken)
 
     async def read(self, at: int, stop: int) -> memoryview:
-        """Bytes from `at` on, up to `stop` or to a frame's end; `at` is below `stop`, and that not above `length`."""
+        """Bytes from `at` on, up to `stop` or the end of a frame; `at` < `stop` <= `length`."""
         number, inside = divmod(at, FRAME)
         last = min(stop - number * FRAME, FRAME)
         if number >= self._frames:
@@ -75,12 +76,12 @@ class FetchSpool:
         return memoryview(frame)[inside:last]
 
     async def close(self) -> None:
-        """Nobody reads any more. Safe to call twice."""
+        """Free the bytes; there must be no readers. Safe to call twice."""
         file, self._file = self._file, -1
         self._recent.clear()
         self._tail.clear()
         if file >= 0:
-            await run_to_completion(asyncio.to_thread(os.close, file))  # it takes a while to free what was written
+            await run_to_completion(asyncio.to_thread(os.close, file))  # freeing the blocks takes a while
 
     def _write(self, frame: bytes) -> None:
         if self._cipher is None:
@@ -98,7 +99,7 @@ class FetchSpool:
 
 
 async def _off_loop(work: Callable[[], T], folder: Path) -> T:
-    """In a thread, to its end whatever is cancelled: it works with the spool's file."""
+    """Run `work` in a thread, to its end even if cancelled: it uses the spool's file."""
     found: list[T] = []
 
     async def run() -> None:

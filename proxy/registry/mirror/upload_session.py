@@ -1,12 +1,12 @@
-"""The upload session that a fetch fills, kept every `KEEP_BYTES` for whoever takes the fetch over.
+"""The upload session that a fetch fills, recorded every `KEEP_BYTES` so that another worker can take the fetch over.
 
     begin / resume ──> write … write ──> commit
-                         │  keep, every KEEP_BYTES: rows have what came, and any worker of any node may go on
-                         └──> abandon    what was kept stays, for a while
+                         │  keep, every KEEP_BYTES: the bytes are recorded, and any worker of any node can resume
+                         └──> abandon    recorded bytes stay for a while
                               cancel     nothing stays
 
-A session is fenced by its own lease (`registry.append`): of two who believe that the fetch is theirs, one alone writes.
-Must not know where bytes come from, nor whose the fetch's lease is.
+A session is fenced by its own lease (`registry.append`): if two workers believe that they lead the fetch, only one
+writes. Called by `blobs` and `fetch`. Must not know where bytes come from, nor the fetch's lease.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEEP_BYTES = 64 << 20
 
 
 class UploadSession:
-    """`kept` is called with the session's id when something of it outlives this worker for the first time."""
+    """`kept` is called with the session's id when bytes of it are recorded for the first time."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class UploadSession:
         self._since = 0  # bytes since the last keep
 
     async def stored(self, upload_id: str) -> int:
-        """What a session has that may be resumed. UploadNotFound."""
+        """How many bytes a session has that can be resumed. UploadNotFound."""
         upload = await self._uploads.status(*self._name, upload_id)
         return 0 if upload.committed is not None else upload.sealed.plain_size
 
@@ -59,12 +59,12 @@ class UploadSession:
         await self._open()
 
     async def resume(self, upload_id: str, offset: int) -> None:
-        """UploadInUse while whoever had it may still write; UploadNotFound, InvalidLayerPart."""
+        """UploadInUse while its former holder may still write; UploadNotFound, InvalidLayerPart."""
         self.upload_id, self.offset, self.is_kept = upload_id, offset, True
         await self._open()
 
     async def write(self, chunk: bytes | memoryview) -> None:
-        """As `Append.write`, and UploadInUse, UploadConflict where another has taken the session."""
+        """As `Append.write`, and UploadInUse, UploadConflict if another worker has leased the session."""
         append = self._append or await self._open()
         await append.write(chunk)
         self.offset += len(chunk)
@@ -82,7 +82,7 @@ class UploadSession:
         await append.commit_blob(self._digest)
 
     async def abandon(self) -> None:
-        """What was kept stays. Safe to call twice, and after `commit`."""
+        """Undo what is not recorded. Safe to call twice, and after `commit`."""
         if self._append is not None:
             await self._append.abandon()
 

@@ -1,13 +1,14 @@
-"""The client of a rule's upstream, kept for as long as its credential counts; and what its failures mean here.
+"""The clients of upstreams, one for each credential; and what their failures mean here.
 
-    upstream says                   whoever pulls is told
+    the upstream                    the response to a pull
     404                             404, ECR's text: `Requested image not found`
     401, 403, a private address     403, with upstream and rule, never the secret
-    429, or our own cap             429 with its seconds
-    anything else, or nothing       503 with seconds, where nothing is here to be served instead
+    429, or our own limit           429 with its seconds
+    anything else, or nothing       503 with seconds, unless a stale image is served instead
 
-A negative answer is remembered for `NEGATIVE_SECONDS`, of the rule as it was and the login that was refused: with
-another rule or secret the upstream is asked again at once. Must not know where rules and secrets are kept.
+A negative response is remembered for `NEGATIVE_SECONDS`, for this version of the rule and this login: after a change of
+rule or secret the upstream is called again at once. Called by its neighbours and `mirror`. Must not know where rules
+and secrets are stored.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 NEGATIVE_SECONDS = 60.0
 PROBE_SECONDS = 20.0  # of a validation, which a client of the API waits for
 NEGATIVES = 4096  # remembered by a worker
-CLIENTS = 256  # kept by a worker; past it the least recently used is closed
-RETRY_SECONDS = 5.0  # of a 503 that nobody gave a time
+CLIENTS = 256  # of a worker; past it the least recently used is closed
+RETRY_SECONDS = 5.0  # of a 503 for which the upstream gave no time
 
 Credentials = Callable[[PullThroughRule], Awaitable[UpstreamLogin | None]]
-"""What a rule logs in with; a Failure where its secret is not to be had."""
+"""The login of a rule; a Failure if its secret cannot be read."""
 
 
 class Upstreams:
-    """One worker's clients. `settings` says of a host[:port] or URL how that upstream is asked."""
+    """One worker's clients. `settings` returns the settings of an upstream by its host[:port] or URL."""
 
     def __init__(
         self, settings: Callable[[str], Upstream], credentials: Credentials, clock: Callable[[], float]
@@ -66,9 +67,9 @@ class Upstreams:
         return found
 
     async def probe(self, rule: PullThroughRule) -> str:
-        """Ask whether the rule's upstream is a registry and takes its credential. Empty: it does; else why not.
+        """Check that the rule's upstream is a registry and accepts its credential. Empty if so; else the reason.
 
-        Failure where the rule's secret is not to be had."""
+        Failure if the rule's secret cannot be read."""
         client = await self.client(rule)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -86,7 +87,7 @@ class Upstreams:
         self._clients.clear()
 
     async def require(self, rule: PullThroughRule, repository: str, reference: str) -> None:
-        """The failure that was remembered of it, if its time is not over and the rule's secret is the same."""
+        """Raise the remembered failure, if its time is not over and the rule's secret is the same."""
         if not self._negative:
             return
         name = _name(rule, await self._credentials(rule), repository, reference)
@@ -99,7 +100,7 @@ class Upstreams:
     def remember(
         self, rule: PullThroughRule, repository: str, reference: str, failed: UpstreamFailed, failure: Failure
     ) -> Failure:
-        """`failure`, as which `failed` is told: it counts for a while where asking again would give the same."""
+        """Remember `failure`, the meaning of `failed`, if a repeated request would fail alike. Returns it."""
         if failure.code in _LASTING:
             name = _name(rule, failed.asked_as, repository, reference)
             self._negative[name] = (self._clock() + NEGATIVE_SECONDS, failure)
@@ -109,7 +110,7 @@ class Upstreams:
 
 
 def told(rule: PullThroughRule, failed: UpstreamFailed, *, missing: Failure) -> Failure:
-    """What an upstream's failure means to whoever pulls; `missing` is what to say where it has no such thing."""
+    """The failure of a pull for an upstream's failure; `missing` if the upstream has no such thing."""
     where = f"the upstream registry {rule.upstream_url} of the pull through cache rule '{rule.prefix}'"
     if failed.reason is UpstreamReason.MISSING:
         return missing
