@@ -35,8 +35,9 @@ class UploadPort(Protocol):
 
     async def record_upload(self, new: NewUpload, *, seconds: float) -> Upload:
         """Give a session its row while its first append is under way, leased under `FIRST_FENCE`. RepositoryNotFound,
-        LimitExceeded as `begin_upload`. UploadConflict where another append came first, or where this one began so long
-        ago that its object may be gone; UploadNotFound where the repository has another encryption by now."""
+        LimitExceeded as `begin_upload`. InvalidLayerPart if another append came first, with where that left the
+        session; UploadConflict if this one began so long ago that its object may be gone; UploadNotFound if the
+        repository's encryption differs by now."""
 
     async def record_append(
         self,

@@ -177,7 +177,7 @@ class Uploads:
         """Lease the session for one request's bytes, `length` of them if that is known.
 
         With an id of a first Location (`upload_ids`) and without a `start`, no row is looked up; if there is one, the
-        append ends with UploadConflict. `opened_by` is the principal that a session without a row counts for.
+        append ends with InvalidLayerPart. `opened_by` is the principal that a session without a row counts for.
 
         `start` is the client's offset; InvalidLayerPart with the true end if it differs. `closing` is the digest that
         the request will commit, None when it only appends. UploadInUse while another request writes; UploadNotFound,

@@ -106,12 +106,11 @@ async def test_a_row_that_came_first_is_leased_under_the_first_fence_and_ends_as
     assert await keep(world, session) == 10
 
 
-async def test_of_two_first_appends_to_a_session_the_later_is_a_conflict_with_where_it_stands(world: World) -> None:
+async def test_of_two_first_appends_to_a_session_the_later_is_told_where_it_stands(world: World) -> None:
     session = new(world)
     await keep(world, session)
-    assert (await refused(Code.UPLOAD_CONFLICT, world, replace(session, object_key=world.object_key()))).fields == {
-        "offset": 10
-    }
+    failure = await refused(Code.INVALID_LAYER_PART, world, replace(session, object_key=world.object_key()))
+    assert failure.fields == {"lastValidByteReceived": 9}
 
 
 async def test_a_row_taken_over_meanwhile_is_its_takers(world: World) -> None:
@@ -119,10 +118,10 @@ async def test_a_row_taken_over_meanwhile_is_its_takers(world: World) -> None:
     await world.metadata.record_upload(session, seconds=15.0)
     world.clock.now += 16
     await world.metadata.lease_upload(ACCOUNT, REPOSITORY, session.upload_id, seconds=15.0)
-    await refused(Code.UPLOAD_CONFLICT, world, session)
+    await refused(Code.INVALID_LAYER_PART, world, session)
     with pytest.raises(Failure) as failed:
         await world.metadata.record_upload(session, seconds=15.0)
-    assert failed.value.code is Code.UPLOAD_CONFLICT
+    assert failed.value.code is Code.INVALID_LAYER_PART
 
 
 @pytest.mark.parametrize("seconds", [LATE_SECONDS + 1, -LATE_SECONDS - 1])

@@ -22,7 +22,7 @@ from proxy.metadata.operations import usage
 from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.sealed import upload_object
 from proxy.metadata.operations.upload_commit import commit, commit_target, committed_blob
-from proxy.metadata.operations.upload_rows import conflict, insert_upload, need_held, need_row, only_segment, upload_of
+from proxy.metadata.operations.upload_rows import insert_upload, need_held, need_row, only_segment, upload_of
 from proxy.metadata.operations.uploads import advance, commit_upload, record_segment
 from proxy.metadata.upload_contract import UploadPort
 from proxy.model.errors import Code, Failure, repository_not_found, upload_not_found
@@ -97,7 +97,11 @@ def _recorded(tx: Transaction, new: NewUpload) -> FoundRow | None:
         if (row.account, row.repository) != (new.account, new.repository) or row.state not in _LIVING:
             raise upload_not_found(new.upload_id, new.repository, new.account)
         if row.object_key != new.object_key:
-            raise conflict(row, "another append to this upload came first")
+            raise Failure(
+                Code.INVALID_LAYER_PART,
+                f"another append to this upload came first: it is at byte {row.plain_size}",
+                lastValidByteReceived=row.plain_size - 1,
+            )
         return row
     if before.encryption != new.encryption:
         raise upload_not_found(new.upload_id, new.repository, new.account)
