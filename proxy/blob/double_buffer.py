@@ -57,7 +57,7 @@ class FilledBuffer:
 OnPiece = Callable[[memoryview], None]
 Transform = Callable[[memoryview, FilledBuffer, memoryview | None, OnPiece | None], int]
 """In a thread: turn the slot's frames into what is stored, in place or at the same places of another buffer; where it
-ends. It begins at the slot's start, and what lies before the frames is part of it. `OnPiece` is called with each piece
+ends. It begins at the slot's start, and what precedes the frames is part of it. `OnPiece` is called with each piece
 written to the other buffer."""
 
 Source = Callable[[Sequence[memoryview]], int]

@@ -19,7 +19,7 @@ A message, version 2, suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment), f
 Derived key = HKDF(data key, salt = message id, info = 0x0478 "DERIVEKEY"). The tag authenticates the whole header, and
 a stored header is never rewritten: another tag under the same key would use its IV twice.
 
-Ranges are arithmetic: plaintext offset p of a message lies in frame p // F, stored at header + p // F × (F + 32).
+Ranges are arithmetic: plaintext offset p of a message is in frame p // F, stored at header + p // F × (F + 32).
 
 A layer pushed in one stream is one message. One pushed in several requests is several messages, and the SDK, given all
 of them, opens the first and says nothing about the rest. The loop that opens them all, with any reader of the format:

@@ -87,7 +87,7 @@ class KeyConsensus:
             found = await self._records.record_key(fresh, replaces=None)
         if not any(record.active for record in found):
             for key in self._masters.all if self._masters is not None else ():
-                await self._records.record_key(_record(key), replaces=None)  # known, so that `waiting` tells new ones
+                await self._records.record_key(_record(key), replaces=None)  # so that `waiting` finds new ones
             found = await self._records.record_key(self._first(found), replaces=None)
         await self._take(found)
         if not moving:
@@ -253,7 +253,7 @@ class KeyConsensus:
             )
         key = MasterKey(KMS_PROVIDER, record.name, await self._kms.unwrap(wrapped, record.sealed_for))
         self._secrets[record.name] = key
-        self._shut.discard(record.name)  # refused once, as a record that was not in force then
+        self._shut.discard(record.name)  # it was refused while it was not active
         return key
 
     def _file_keys(self) -> MasterKeys:

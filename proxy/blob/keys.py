@@ -42,8 +42,8 @@ class UnwrappedKey(bytes):
 class DataKeys(Protocol):
     """Makes and unwraps data keys. `sealed_for` is bound to the key and must be the same for both.
 
-    `kms_key` is the ARN of a KMS key that is to wrap instead of the one in force: a repository's own, which stays its
-    own whatever becomes of the server's."""
+    `kms_key` is the ARN of a KMS key that wraps instead of the active one: a repository's own, which does not change
+    with the server's."""
 
     async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey: ...
 

@@ -229,6 +229,6 @@ def _read(path: Path) -> tuple[MasterKey, ...]:
 
 
 def _is_open_to_others(found: os.stat_result) -> bool:
-    """Whether anybody but its owner can do more than read it in a group that this process is in."""
+    """Whether others than its owner may do more than read it as members of this process's group."""
     mode = stat.S_IMODE(found.st_mode)
     return bool(mode & 0o037) or bool(mode & 0o040 and found.st_gid not in {os.getegid(), *os.getgroups()})

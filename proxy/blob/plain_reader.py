@@ -58,7 +58,7 @@ class PlainFrames:
 async def open_plain(
     store: ObjectStore, sealed: SealedObject, *, segments: SegmentSource, hashes: HashSource, pool: BufferPool
 ) -> BlobReader:
-    """Open an object that is not sealed. `segments` is asked only when the row does not carry them all.
+    """Open an object that is not sealed. `segments` is called only if the row does not have them all.
 
     Failure(BLOB_CORRUPT) when the object is gone, or is not of the size that its row and segments add up to.
     """

@@ -136,7 +136,7 @@ class PlainWriter:
         return end
 
     async def _keep_full_pages(self) -> None:
-        """All but the last one, be it full."""
+        """Store all full pages but the last one, even if that is full."""
         while self._made:
             self._hashes += self._made.popleft()
         while len(self._hashes) > PAGE_BYTES:

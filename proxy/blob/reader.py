@@ -254,7 +254,7 @@ class BlobReader:
             raise self._corrupt(str(error), segment.plain_offset) from error
 
     def _split(self, segment: Segment, layout: Layout, first: int, stop: int) -> Iterator[Run]:
-        """The frames [first, stop) in runs that fit a slot, be it only one frame."""
+        """The frames [first, stop) in runs that fit a slot, of at least one frame."""
         room = self._pool.slot_bytes - layout.final_overhead
         each = max(1, room // (layout.frame_length + layout.frame_overhead))
         while first < stop:
