@@ -1,4 +1,4 @@
-"""From `[archive]` to what moves layers there and back."""
+"""Builds, from `[archive]`, the job that moves layers to the archive and back. Called by `worker`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.storage.tiered import TieredStore
 
 
 def make_archiving(context: WorkerContext) -> Archiving | None:
-    """None where `[archive]` names no place: the class is a mark then."""
+    """None if `[archive]` names no place: then the storage class is only recorded."""
     if not isinstance(context.store, TieredStore):
         observe.log.info(
             "[archive] names no place: the storage class of images is a mark, and archived layers stay where they are"

@@ -1,4 +1,4 @@
-"""The audit trail that the settings ask for, open for as long as a process tells it something."""
+"""Opens the audit trail of the settings. Called by `worker` and by commands of `admin` that write to it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from proxy.config.settings import Config
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage.filesystem.preallocation import allocate
 
-UNAUTHENTICATED_FILES = 4  # a quarter of `[audit] unauthenticated_mib` each: what is dropped at once is a quarter
+UNAUTHENTICATED_FILES = 4  # of a quarter of `[audit] unauthenticated_mib` each: rotation drops a quarter at a time
 
 
 @contextlib.asynccontextmanager
 async def open_audit_log(config: Config, data: DataDirectory) -> AsyncIterator[Trail]:
-    """For a `with` block, at whose end all that was told has been written. It starts a thread: not before a fork."""
+    """The trail, for a `with` block whose end writes all events. It starts a thread: call it after the fork."""
     asked = config.audit
     if asked.to == "none":
         yield NoTrail()

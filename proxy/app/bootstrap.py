@@ -1,8 +1,8 @@
-"""What a metadata service makes sure of before anybody can ask it: account, keys in force, an administrator's key.
+"""Prepares a metadata service before it serves: the account, the active keys, an administrator's access key.
 
 Promises: of services that start at once over one empty database, one makes the administrator's key, and its log names
-the host where the credentials lie; no crash leaves a key that nobody knows; what an account took from its
-administrator stays taken, until the settings give a key. Must not know how rows are kept.
+the host that has the credentials; no crash leaves a key whose secret is lost; a key that the account's users deleted is
+not made again, unless the settings give one. Called by `worker`. Must not know how rows are stored.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from proxy.runtime.data_directory import DataDirectory
 
 
 async def first_start(config: Config, data: DataDirectory, masters: MasterKeys | None, service: Service) -> None:
-    """Make sure of the account, of the keys that all must agree on, and of an administrator with a key."""
+    """Create, if missing, the account, the keys that all processes agree on, and an administrator with a key."""
     account = config.registry.account
     made = await service.bootstrap(account)
     if config.keys.provider == "kms" and made.settled and not config.keys.access_key_id:
-        return  # nothing to seal, and no key here to differ: rows are served also while KMS is away
+        return  # nothing to seal, and no local key that could differ: rows are served also while KMS is unreachable
     async with app_keys.open_keys(config, masters, service) as keys:
         try:
             await keys.agreement.begin(moving=True)
@@ -46,9 +46,9 @@ async def first_start(config: Config, data: DataDirectory, masters: MasterKeys |
 async def _administrator(
     config: Config, data: DataDirectory, agreement: KeyConsensus, service: Service, found: Bootstrapped
 ) -> None:
-    """The key that was given; else what the database has, be it no key any more; else the one in the credentials file,
-    which is written before the row, so that no crash leaves a key that nobody knows. Of services that start at once,
-    one makes it."""
+    """Use the key in the settings; else what the database has, even if that is no key any more; else the one in the
+    credentials file, which is written before the row, so that no crash leaves a key whose secret is lost. Of services
+    that start at once, one makes it."""
     account, host = config.registry.account, socket.gethostname()
     given = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
     if given is None and found.settled:

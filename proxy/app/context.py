@@ -1,4 +1,4 @@
-"""What a process that works with blobs has, put together from the settings: a worker, `check`, `rewrap`, a backup."""
+"""Opens store, keys and metadata from the settings, for `worker` and for the commands of `admin`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from proxy.storage.base import ObjectStore, SignedLinks
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """One process's store, keys and rows; `run` is a folder of this run only. `epochs` is None for who answers nobody
-    for long."""
+    """One process's store, keys and metadata client; `run` is a folder of this run only. `epochs` is None in commands,
+    which cache nothing."""
 
     store: ObjectStore
     keys: DataKeys
@@ -46,8 +46,8 @@ async def open_context(
     epochs: Epochs | None = None,
     fills_cache: bool = True,
 ) -> AsyncIterator[WorkerContext]:
-    """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
-    `fills_cache` as `make_store` has it."""
+    """Store, keys and metadata for a `with` block; with `epochs`, reads of metadata are cached.
+    `fills_cache` as in `make_store`."""
     client = metadata_client(config, data, epochs)
     store = await make_store(config, data, client, fills_cache=fills_cache)
     cached = CachedMetadata.wrap(client, epochs)

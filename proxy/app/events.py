@@ -1,4 +1,4 @@
-"""From `[events]` to what delivers events: where they may go, and the job that takes them there."""
+"""Builds, from `[events]`, the targets of events and the job that delivers them. Called by `worker` and `router`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.upstream.guarded_connector import parse_networks
 
 
 def make_event_targets(config: Config) -> EventTargets:
-    """Where events may go. ConfigError."""
+    """The allowed targets, and the clients that send to them. ConfigError."""
     given = config.events
     sqs: dict[str, Any] = {"endpoint_url": given.sqs_endpoint} if given.sqs_endpoint else {}
     if given.sqs_access_key_id:

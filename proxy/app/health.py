@@ -1,4 +1,4 @@
-"""What operators and load balancers ask: /healthz, /readyz, /metrics. Open to all, so cheap and without a secret."""
+"""/healthz, /readyz and /metrics, without authentication, so cheap and without a secret. Called by `router`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from aiohttp import web
 from proxy import observe
 from proxy.model.errors import Failure
 
-CHECK_SECONDS = 5.0  # after which /readyz calls a part that has not answered not ready
+CHECK_SECONDS = 5.0  # after which a part that has not answered /readyz counts as not ready
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
-    """This worker's loop turns. Says nothing of what lies behind it."""
+    """This worker's event loop runs. No other part is checked."""
     return web.Response(text="ok\n")
 
 
 async def readyz(
     parts: Mapping[str, Callable[[], Awaitable[str | None]]], leaving: Callable[[], bool], request: web.Request
 ) -> web.StreamResponse:
-    """Each part asked now: 200, or 503 with the reason of each that is not ready; 503 at once when it leaves.
+    """Checks each part now: 200, or 503 with the reason of each that is not ready; 503 at once while draining.
 
-    A load balancer that asks takes the draining server out while it still serves. A part that is ready may have a word
-    to say as well: what its check returns. `?exclude=PART`, once or more: not asked. For balancers that would take out
-    every node when a part is away that all of them share; a name that is no part's is 400, not an outage's surprise.
+    A load balancer so removes a draining server while it still serves. A ready part may have a warning: the text that
+    its check returns. `?exclude=PART`, once or more, skips parts: for balancers that would remove every node when a
+    shared part is down. An unknown part is 400, so that a typing error is found before an outage.
     """
     if leaving():
         return web.json_response({"ready": False, "server": "draining"}, status=503)
@@ -47,12 +47,12 @@ async def _state(check: Callable[[], Awaitable[str | None]]) -> tuple[bool, str]
         return False, f"no answer within {CHECK_SECONDS:g} s"
     except Failure as failure:
         return False, f"{failure.message} ({failure.hint})" if failure.hint else failure.message
-    except Exception as error:  # whatever a part fails with, the probe's answer is that it is not ready
+    except Exception as error:  # after any failure the part is not ready
         observe.log.exception("a readiness check failed")
         return False, type(error).__name__
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Prometheus' text, over all processes of this server."""
+    """The metrics of all processes of this server, in Prometheus' text format."""
     text = await asyncio.to_thread(observe.render_metrics)
     return web.Response(body=text, headers={"Content-Type": observe.CONTENT_TYPE})

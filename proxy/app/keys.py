@@ -1,6 +1,7 @@
-"""Which keys the settings name: the key file, AWS KMS, both; made or refused, and loaded before a fork.
+"""Opens the keys of the settings: the key file, AWS KMS, or both; creates or refuses the file, and loads KMS's client.
 
-The only place that chooses between the providers. Must not know what is wrapped or sealed.
+The only place that chooses between the providers. Called by `processes`, `bootstrap`, `context` and `admin`. Must not
+know what is wrapped or sealed.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from proxy.runtime.data_directory import DataDirectory
 if TYPE_CHECKING:
     from proxy.blob.kms_keys import KmsKeys
 
-REGISTRY_SECRET = "_registry-secret"  # noqa: S105  # no repository can have this name: the context of what is no blob's
+REGISTRY_SECRET = "_registry-secret"  # noqa: S105  # no repository can have this name: context of the registry secret
 
 
 @dataclass(frozen=True, slots=True)
 class KeyServices:
-    """`data` wraps the data keys of blobs, `agreement` seals everything small."""
+    """`data` wraps the data keys of blobs, `agreement` seals small values."""
 
     data: DataKeys
     agreement: KeyConsensus
 
 
 def master_keys(config: Config, data: DataDirectory) -> MasterKeys | None:
-    """The key file, made at the very first start; None where KMS does without. KeyFileError. Blocks.
+    """The key file, created at the first start; None if KMS is used without one. KeyFileError. Blocks.
 
-    A file is never made beside a metadata service elsewhere, nor under KMS, nor for rows that have a key already.
+    A file is never created if the metadata service is elsewhere, under KMS, or if the rows need another key already.
     """
     if os.path.lexists(data.master_keys):
         return MasterKeys.load(data.master_keys)
@@ -63,7 +64,7 @@ def preload(config: Config) -> None:
 
 @contextlib.asynccontextmanager
 async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[KeyServices]:
-    """For a `with` block, inside a running loop. Nothing is asked yet: see `KeyConsensus.begin`."""
+    """The keys, for a `with` block inside a running loop. Nothing is called yet: see `KeyConsensus.begin`."""
     context = repository_arn(config.registry.region, config.registry.account, REGISTRY_SECRET)
     seconds = config.keys.cache_seconds
     local = LocalKeys(masters, cache_seconds=seconds) if masters is not None else None
@@ -99,7 +100,7 @@ def _kms(config: Config, context: str) -> KmsKeys:
 
 
 def _are_under_a_key(config: Config, data: DataDirectory) -> bool:
-    """Whether there are rows here that need a key which is not: a data directory without its keys, a stand-by."""
+    """Whether existing rows need a key that is missing here: a data directory without its keys, or a stand-by."""
     if config.metadata.database:
         from proxy.metadata.db.postgresql import holds_keys  # the driver is loaded by those who use it
 

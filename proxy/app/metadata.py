@@ -1,4 +1,4 @@
-"""The metadata services that the settings name: where they are, a client of them, how long a start waits for one."""
+"""The metadata services of the settings: their addresses, a client, and the wait for one at start. Called by `app`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.runtime.data_directory import DataDirectory
 
-METADATA_START_SECONDS = 60.0  # a migration of a large database takes its time
+METADATA_START_SECONDS = 60.0  # a migration of a large database takes long
 
 
 def metadata_addresses(config: Config, data: DataDirectory) -> tuple[Address, ...]:
-    """Where this configuration's metadata services are: those it names, or this server's own. ConfigError."""
+    """The addresses of the metadata services: those in the settings, or this server's own. ConfigError."""
     url = config.metadata.url or f"unix:{data.metadata_socket}"
     return addresses.parse(url, trusted_authorities(config))
 
 
 def metadata_client(config: Config, data: DataDirectory, page: Epochs | None = None) -> MetadataClient:
-    """Made inside a running loop. Of several services a process asks the one that its node's epoch page names, or
-    without a page one drawn at random, until it fails."""
+    """Call it inside a running loop. Of several services a process calls the one that its node's epoch page names, or
+    without a page a random one, until it fails."""
     client = MetadataClient.connect(
         metadata_addresses(config, data), secret=config.metadata.secret or None, first=secrets.randbelow(2**16)
     )
@@ -40,12 +40,12 @@ def metadata_client(config: Config, data: DataDirectory, page: Epochs | None = N
 
 
 def node_name(config: Config) -> str:
-    """What metadata services call this node: its host's name, and the port that tells it from others there."""
+    """This node's name for metadata services: its host name, and the port, which distinguishes servers of one host."""
     return f"{socket.gethostname()}:{config.server.listen.rpartition(':')[2]}"
 
 
 def trusted_authorities(config: Config) -> ssl.SSLContext | None:
-    """Who vouches for https services and nodes; None where nothing is asked over https. ConfigError."""
+    """The TLS context for services and nodes with https addresses; None if there are none. ConfigError."""
     settings = config.metadata
     asked = (settings.url, settings.advertise, config.server.advertise)
     over_tls = settings.tls_cert or any("https:" in each for each in asked)
@@ -61,7 +61,7 @@ def _trusted(ca_bundle: str) -> ssl.SSLContext:
 
 
 async def wait_for_metadata(metadata: Metadata, stop: asyncio.Event) -> bool:
-    """False when told to stop meanwhile."""
+    """Wait until a service answers. False if `stop` was set before."""
     deadline = time.monotonic() + METADATA_START_SECONDS
     stopping = asyncio.create_task(stop.wait())
     try:

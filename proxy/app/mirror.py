@@ -1,4 +1,4 @@
-"""A worker's pull-through cache, put together from the settings: upstreams, importer, fetches."""
+"""Builds a worker's pull-through cache from the settings. Called by `worker`, `admin.warming` and `pull_through`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from proxy.upstream.client import Upstream, UpstreamLogin
 
 @contextlib.asynccontextmanager
 async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> AsyncIterator[Mirror]:
-    """For a `with` block; what is being fetched at its end is given up. `sockets` is the run's folder, by a name
-    that is short enough for a socket's address, in every worker."""
+    """The mirror, for a `with` block whose end cancels running fetches. `sockets` is the run's folder, by a path that
+    is short enough for a socket's address, the same in every worker."""
     given = config.pull_through
     images = Images(own.metadata, own.keys, region=config.registry.region, create_on_push=False)
     blobs, uploads = Blobs(own.metadata, own.store, own.keys, own.pool, own.links), make_uploads(config, own)
@@ -62,7 +62,7 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
 
 
 def credentials_of(config: Config, own: WorkerContext) -> Credentials:
-    """What a rule logs in with: its secret."""
+    """Returns the login of a rule, from its secret."""
     secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
 
     async def credential(rule: PullThroughRule) -> UpstreamLogin | None:
@@ -73,8 +73,8 @@ def credentials_of(config: Config, own: WorkerContext) -> Credentials:
 
 
 def upstream_of(config: Config) -> Callable[[str], Upstream]:
-    """How the upstream of a rule's URL (a host, HOST:PORT, or with a scheme) is asked: as it is listed, else https.
-    ConfigError for files of an entry that cannot be used."""
+    """Returns the settings of an upstream by its URL in a rule (a host, HOST:PORT, or with a scheme); by default https.
+    ConfigError for unusable files of an entry."""
     given = config.pull_through
     origins = frozenset(URL(each.url).origin() for each in given.upstreams)
     trusts = {each.url: trust_of(each) for each in given.upstreams}
@@ -101,7 +101,7 @@ def upstream_of(config: Config) -> Callable[[str], Upstream]:
 
 
 def trust_of(entry: UpstreamSetting) -> ssl.SSLContext | None:
-    """Who vouches for a listed upstream, and what this side shows; None: the system's authorities, and nothing."""
+    """The TLS context for a listed upstream: its CAs, and our client certificate; None for the defaults."""
     if not entry.ca_bundle and not entry.client_cert:
         return None
     try:
@@ -124,7 +124,7 @@ def policy_of(given: PullThroughSettings) -> Callable[[str], Policy]:
 
 
 def make_pull_through_upkeep(config: Config, own: WorkerContext, mirror: Mirror, trail: Trail) -> PullThroughUpkeep:
-    """What sees to rules when nobody pulls: its tasks and kinds of jobs."""
+    """The tasks and kinds of jobs of pull-through cache rules."""
     settings = rule_settings(config.pull_through.rules)
 
     def limits(prefix: str) -> tuple[int, float]:

@@ -1,7 +1,7 @@
-"""From `wharfage serve` to running processes: hold the data directory, bind, say how to log in, supervise.
+"""Starts a server's processes for `wharfage serve`: locks the data directory, binds, prints how to log in, supervises.
 
 Promises: the parent binds the sockets and loads every module before it forks; a second server on one data directory is
-refused; no secret is printed. What each process then does is `server`'s.
+refused; no secret is printed. `worker` has what each process then runs. Called by `cli.main`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     configure_log(config)
     data = data_directory.open_data(config)
     if metadata:
-        data_directory.lock_data_directory(data)  # until the last of our processes has ended
+        data_directory.lock_data_directory(data)  # until the last process of this server has ended
     for warning in config.warnings:
         observe.log.warning(warning)
-    keys.master_keys(config, data)  # made, or refused, before anything runs
+    keys.master_keys(config, data)  # created, or refused, before anything runs
     keys.preload(config)
     if workers or not (config.metadata.database or data.database.exists()):  # with no rows of its own it needs no store
         stores.claim_store(config, data)
@@ -56,7 +56,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     roles: list[ProcessRole] = []
     listening: list[socket.socket] = []
     probing: list[socket.socket] = []
-    bound: list[socket.socket] = []  # both, for those to close that serve neither
+    bound: list[socket.socket] = []  # both, to be closed by processes that serve neither
     files = raise_file_limit()
     if metadata:
         if config.metadata.listen and config.metadata.tls_cert:
@@ -64,7 +64,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles.append(ProcessRole("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
-        subscriber.revoke_lease(data.node_epochs)  # workers may be faster than the process that keeps it
+        subscriber.revoke_lease(data.node_epochs)  # workers may start before the process that renews it
         roles.append(ProcessRole("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
@@ -130,12 +130,12 @@ def reachable_address(config: Config, listening: Sequence[socket.socket]) -> str
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     asked = config.server.listen.rpartition(":")[0]
     if asked and not asked.startswith("[") and not asked[0].isdigit():
-        host = asked  # a name that was asked for is what certificates are made for
+        host = asked  # the certificate is made for the configured name
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _close(listening: Sequence[socket.socket]) -> None:
-    """Let go of the port: while any process holds it, connections wait for an answer that nobody may give."""
+    """Close the port: while any process has it open, connections are queued, and may never be answered."""
     for sock in listening:
         sock.close()
 
@@ -145,7 +145,7 @@ def _metadata(config: Config, data: DataDirectory, bound: Sequence[socket.socket
     masters = keys.master_keys(config, data)
     try:
         run_child(lambda stop: worker.serve_metadata(config, data, masters, stop, lifeline.signal_ready), lifeline)
-    except Failure as failure:  # a database that cannot be had, keys that others have not: one line, no trace
+    except Failure as failure:  # an unreachable database, keys that differ from others': one line, no trace
         observe.log.error(failure.message, hint=failure.hint)
         raise SystemExit(1) from failure
 
@@ -187,7 +187,7 @@ def _with_file_limit(config: Config, files: int) -> Config:
 
 
 def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLContext | None]:
-    """The settings with the pair that is in force, and its context."""
+    """The settings with the certificate and key in use, and their TLS context."""
     cert, key = config.server.tls_cert, config.server.tls_key
     if config.server.tls_self_signed:
         from proxy.http.selfsigned import make_self_signed  # X.509 is loaded by those who want it
@@ -236,7 +236,7 @@ def _is_loopback(host: str) -> bool:
 def _greet(
     config: Config, data: DataDirectory, listening: Sequence[socket.socket], workers: int, say: Callable[[str], None]
 ) -> None:
-    """Where it listens, where data lies, how to log in. Only paths and commands: no secret."""
+    """Print the address, the data directory and how to log in. Only paths and commands: no secret."""
     if not listening:
         say(f"The metadata service of {data.root} is ready.")
         return

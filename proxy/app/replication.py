@@ -1,4 +1,4 @@
-"""From `[replication]` and `[[peers]]` to what replicates: how each region is reached, and the job that goes there."""
+"""Builds, from `[replication]` and `[[peers]]`, the replication job with a target a region. Called by `worker`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from proxy.upstream.peer import PeerClient, ReplicationPeer
 
 @contextlib.asynccontextmanager
 async def open_replicating(config: Config, context: WorkerContext) -> AsyncIterator[Replicating]:
-    """What replicates, for a worker's queue and a `with` block. ConfigError for a peer's file."""
+    """The replication job, for a worker's queue, in a `with` block. ConfigError for a peer's file."""
     region, blobs = config.registry.region, make_blobs(config, context)
     access = ReplicationAccess(Access(context.metadata), region=region)
     here = HereTarget(context.metadata, access, blobs, make_uploads(config, context), region=region)

@@ -1,6 +1,6 @@
-"""What a worker serves: the doors, put together over the rooms that they share, and the table of paths.
+"""Builds a worker's protocol handlers over its shared services, and the table of paths. Called by `worker`.
 
-Who is asked the same thing at every door is one object here: callers, the evaluator, the names of hosts.
+What all protocols share is one object here: the callers, the policy evaluator, the names of hosts.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def quotas_of(config: Config) -> Quotas:
 
 
 def rates_of(config: Config) -> Mapping[str, Rate]:
-    """The request rates in force, by operation. ConfigError for one of what is no operation here."""
+    """The request rates, by operation. ConfigError for an unknown operation."""
     found = dict(ECR_RATES if config.quotas.preset == "ecr" else {})
     known = ecr.ROUTES.keys() | {route.action.removeprefix("ecr:") for route in oci.ROUTES if route.action}
     for text in config.quotas.rates:
@@ -106,7 +106,7 @@ def rates_of(config: Config) -> Mapping[str, Rate]:
 
 
 def public_address(config: Config) -> str:
-    """scheme://host:port that clients use, as far as the settings can tell."""
+    """scheme://host:port that clients use, as far as it follows from the settings."""
     if config.server.url:
         return config.server.url.rstrip("/")
     tls = config.server.tls_self_signed or config.server.tls_cert
@@ -124,7 +124,7 @@ def repository_uri(config: Config) -> str:
 
 @cache
 def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
-    """Who vouches for the issuers of web identities: `[sts] oidc_ca_bundle`, empty: the system's. ConfigError."""
+    """The TLS context for issuers of web identities: CAs of `[sts] oidc_ca_bundle`, or the system's. ConfigError."""
     try:
         return ssl.create_default_context(cafile=ca_bundle or None)
     except (OSError, ssl.SSLError) as error:
@@ -142,7 +142,7 @@ def router(
     mirror: Mirror | None = None,
     previews: Previews | None = None,
 ) -> Callable[[web.Request], tuple[str, Handler]]:
-    """The visible table of paths; everything below them is the doors' own."""
+    """Returns the function that finds a request's handler by its path; each handler routes below that itself."""
     hosts = hosts_of(config)
     access = Access(context.metadata)
     callers = Callers(context.metadata)
@@ -281,7 +281,7 @@ def _pull_through(config: Config, context: WorkerContext, mirror: Mirror) -> Pul
 def probes_only(
     route: Callable[[web.Request], tuple[str, Handler]],
 ) -> Callable[[web.Request], tuple[str, Handler]]:
-    """Of a table of paths, those that probe."""
+    """`route` restricted to probes, for `[server] probes`."""
 
     def probing(request: web.Request) -> tuple[str, Handler]:
         name, found = route(request)
@@ -317,7 +317,7 @@ def make_blobs(config: Config, context: WorkerContext) -> Blobs:
 
 
 async def _check_metadata(context: WorkerContext) -> str | None:
-    """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
+    """While the grace of an outage lasts the node is ready, with a warning, and does not wait for a service."""
     asking = asyncio.ensure_future(context.metadata.ping())
     try:
         while context.epochs is None or not (context.epochs.in_grace() and context.epochs.lease_valid()):

@@ -1,6 +1,7 @@
-"""Which object store the settings name: made, claimed by its name, and loaded before a fork.
+"""Builds the object store of the settings, claims it by its marker, and loads its client before a fork.
 
-The only place that chooses between the stores. Must not know what is kept in one.
+The only place that chooses between the stores. Called by `processes`, `context`, `worker` and `admin`. Must not know
+what is stored in one.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
 
 def claim_store(config: Config, data: DataDirectory) -> str:
-    """Name the store at the first start, know it at all others; its id. Failure StoreUnavailable when it is another.
+    """Mark the store with an id at the first start, check it at later ones. Returns the id. Failure StoreUnavailable if
+    it is another store.
 
-    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already."""
+    Blocks: for the parent, before it forks. Calls a remote metadata service to see if it has rows already."""
 
     def first() -> bool:
         if config.metadata.url:
@@ -55,7 +57,7 @@ def claim_store(config: Config, data: DataDirectory) -> str:
 
 
 def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
-    """Let the store of the settings be the one of that id, or a copy of it; as `marker.adopt`. Blocks."""
+    """Accept the configured store as the one with that id, or a copy of it; as `marker.adopt`. Blocks."""
     if config.storage.backend == "filesystem":
         marker.adopt(data.objects, store_id)
     else:
@@ -72,7 +74,7 @@ def _learn_conditions(config: Config, data: DataDirectory) -> None:
 
 
 def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
-    """Which conditional requests the S3 store honours, as `claim_store` recorded it; None where it could not be asked.
+    """Which conditional requests the S3 store supports, as `claim_store` recorded it; None if that is unknown.
     Blocks."""
     from proxy.storage.s3.conditions import read_conditions  # loaded by those who want it
     from proxy.storage.s3.conditions_probe import describe
@@ -108,10 +110,10 @@ def has_cache(config: Config) -> bool:
 async def make_store(
     config: Config, data: DataDirectory, client: MetadataClient, *, fills_cache: bool = True
 ) -> ObjectStore:
-    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`. With the archive, if any.
+    """The store for protocols and jobs: uploads can pause, with S3's state kept by `client`. With the archive, if any.
 
-    It is behind this machine's cache if there is one. Without `fills_cache` nothing is read from that nor kept in it;
-    what is deleted goes from it all the same. The archive is read past it."""
+    It is behind this machine's cache if there is one. Without `fills_cache` the cache is neither read nor filled, but
+    deletions still remove entries. The archive is read without the cache."""
     store = await _pausing_store(config, data, client)
     if has_cache(config):
         from proxy.storage.cache.store import CachedStore  # loaded by those who want it
@@ -122,7 +124,7 @@ async def make_store(
 
 
 def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
-    """The place of `[archive]`, which objects are copied to and finished at once; None: it names none. Blocks."""
+    """The store of `[archive]`, where each object is copied and finished in one step; None if not set. Blocks."""
     if not config.archive.names_a_place:
         return None
     store_id = marker.known_id(data.store_id)
@@ -135,7 +137,7 @@ def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
     storage, archive = config.storage, config.archive
     bucket = Bucket(
         _archive_location(config),
-        conditions=known_conditions(config, data) or Conditions(),  # one store's, in whichever bucket
+        conditions=known_conditions(config, data) or Conditions(),  # those of the store apply to every bucket
         session=load(),
         storage_class=archive.storage_class,
     )
@@ -152,9 +154,9 @@ def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
 
 
 async def claim_archive(config: Config, data: DataDirectory, rows: ArchivePort) -> None:
-    """Name the place of `[archive]` when it is empty and no row is about it, know it at all other times.
+    """Mark the store of `[archive]` if it is empty and no row names an archived object; else check its marker.
 
-    Failure StoreUnavailable when it is another one, or is not named while rows need it."""
+    Failure StoreUnavailable if it is another one, or is not configured while rows need it."""
     store_id = await asyncio.to_thread(marker.known_id, data.store_id)
     if not config.archive.names_a_place:
         if await _any_archived(rows):
@@ -174,7 +176,7 @@ async def claim_archive(config: Config, data: DataDirectory, rows: ArchivePort) 
 
 
 def adopt_archive(config: Config, store_id: str) -> None:
-    """Let the place of `[archive]` be the one of the registry whose store has that id; as `marker.adopt`. Blocks."""
+    """Accept the store of `[archive]` as that of the registry with that store id; as `marker.adopt`. Blocks."""
     if config.archive.path:
         marker.adopt(_archive_folder(config), store_id)
     else:
@@ -184,7 +186,7 @@ def adopt_archive(config: Config, store_id: str) -> None:
 
 
 def _is_archive(config: Config, store_id: str) -> bool:
-    """Whether the place bears that name."""
+    """Whether the archive's marker has that id."""
     if config.archive.path:
         return marker.known_id(_archive_folder(config) / marker.NAME) == store_id
     from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
@@ -224,7 +226,7 @@ def part_buffer_bytes(config: Config) -> int:
 
 
 def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
-    """For whoever copies objects into the store and finishes each one at once: asks no metadata service."""
+    """The store for copies that finish each object in one step: it calls no metadata service."""
     if config.storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id, drafts=True)
     return _bucket_store(config, NullOpenObjects(), store_id, known_conditions(config, data), stall_seconds=1e6)
@@ -256,7 +258,7 @@ def _bucket_store(
 
 
 def make_links(config: Config) -> S3Links | None:
-    """What sends clients to the store, when they are to be sent there."""
+    """Signs the links for `[storage] redirect`; None without it."""
     storage = config.storage
     if not storage.redirect:
         return None

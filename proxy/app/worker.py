@@ -1,9 +1,9 @@
-"""The composition root: from settings to running processes.
+"""What each process of a server runs. Called by `processes` in each child, and by `admin`.
 
-What each process has: the metadata process, the database and its socket; the watch process of a node whose services
-are elsewhere, the epoch page; a worker, one HTTP server whose doors share one store, one pool of buffers and one cached
-view of the metadata services, and the upkeep that takes its turn. The only place that knows all rooms; none of it
-decides anything. All it loads is loaded before the parent forks.
+The metadata process has the database and its socket; the watch process, on a node whose metadata services are
+elsewhere, has the epoch page; a worker has one HTTP server whose handlers share one store, one pool of buffers and one
+cache of metadata, and runs the scheduled tasks and the job queue. It only connects the parts, without logic of its own.
+All modules are loaded before the parent forks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from proxy.registry.pull_times import PullTimes
 from proxy.runtime.data_directory import DataDirectory
 from proxy.runtime.memory import return_freed_memory
 
-PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as another does not need them
+PROBE_CONNECTIONS = 64  # at `[server] probes`: one client may have all, while others need none
 
 # ---- the metadata process -----------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as an
 async def serve_metadata(
     config: Config, data: DataDirectory, masters: MasterKeys | None, stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Serve rows until `stop`; the account and its administrator are there before `ready` is called."""
+    """Serve metadata until `stop`; the account and its administrator exist before `ready` is called."""
     settings = config.metadata
     pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.listen and settings.tls_cert else None
     tls = await asyncio.to_thread(metadata_tls, *pair) if pair is not None else None
@@ -71,7 +71,7 @@ async def serve_metadata(
 
 
 def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
-    """What the metadata service shows on TCP. ConfigError."""
+    """The TLS context of the metadata service's TCP listener. ConfigError."""
     try:
         return server_context(cert, key)
     except (OSError, ssl.SSLError) as error:
@@ -79,13 +79,13 @@ def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-    """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
+    """Update the epoch page of a node whose metadata services are elsewhere, until `stop`."""
     page = await asyncio.to_thread(Epochs, data.node_epochs)
     watch = Subscriber(
         page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config)
     )
     watching = asyncio.create_task(watch.run(), name="watch")
-    ready()  # workers work without: they only keep nothing then
+    ready()  # workers need not wait: without the page they only cache nothing
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
     for task in (watching, stopping):
@@ -103,7 +103,7 @@ async def metadata_service(
     beside: str = "",
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Service]:
-    """A metadata service in this process, for a `with` block: on the data directory's socket, and `beside` it."""
+    """A metadata service in this process, for a `with` block: on the data directory's socket, and at `beside`."""
     service = await start_service(
         database=config.metadata.database or data.database,
         listen=f"unix:{data.metadata_socket}",
@@ -149,8 +149,8 @@ async def serve_worker(
     epochs: Epochs | None,
     probing: Sequence[socket.socket] = (),
 ) -> None:
-    """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
-    HTTP, until the end."""
+    """Serve all protocols on the listening sockets until `stop`, then drain; serve probes on the sockets `probing`, in
+    plain HTTP, until the end."""
     async with (
         open_context(config, data, masters, epochs=epochs) as context,
         open_audit_log(config, data) as trail,

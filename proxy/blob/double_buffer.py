@@ -1,4 +1,4 @@
-"""Two kept slots that take turns: one fills with frames while a thread makes and stores what the other holds.
+"""Two buffers (slots) in alternation: one fills with frames while a thread transforms and stores those of the other.
 
 Bytes are copied once, into a slot of about 1 MiB. A full slot makes one hop to a thread, which turns its
 frames into what is stored (`Transform`) and stores them, while the other slot fills: receiving overlaps with the rest,
@@ -6,8 +6,8 @@ and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a 
 length. While bytes come as fast as they are stored, `fill_from` does without the hops: one thread receives into a slot,
 makes and stores it, again and again, and receiving overlaps in the socket's own buffer.
 
-Words: `write`… or `fill_from`…, then `finish` or `abandon`. The writers decide what a frame becomes: `writer` seals it,
-`plain_writer` stores it as it is. Must not know keys or rows.
+Protocol: `write`… or `fill_from`…, then `finish` or `abandon`. The writers decide what a frame becomes: `writer` seals
+it, `plain_writer` stores it unchanged. Must not know keys or rows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.base import Appender, Into, Production
 
 SMALL = 64 * 1024  # stored bytes up to which an upload gets a buffer of its own instead of a slot
-_NONE = bytearray()  # in the place of a slot once the final one has gone
+_NONE = bytearray()  # instead of a slot, once the final one is sent
 
 
 @dataclass(frozen=True, slots=True)
 class BufferLayout:
-    """How frames lie in a slot: a frame's bytes are put `plain_at` from its start, and it takes `*_overhead` more."""
+    """The layout of frames in a slot: a frame's bytes begin at `plain_at` in it, with `*_overhead` bytes more."""
 
     frame_length: int
     plain_at: int
@@ -45,8 +45,8 @@ class BufferLayout:
 
 @dataclass(frozen=True, slots=True)
 class FilledBuffer:
-    """What a slot holds: whole frames from `start` on, the first of them number `sequence` (from 1), and, in the last
-    slot, `final` bytes of one more."""
+    """The content of a slot: whole frames from `start` on, the first with the number `sequence` (from 1), and, in the
+    last slot, `final` bytes of one more."""
 
     start: int
     frames: int
@@ -57,18 +57,18 @@ class FilledBuffer:
 OnPiece = Callable[[memoryview], None]
 Transform = Callable[[memoryview, FilledBuffer, memoryview | None, OnPiece | None], int]
 """In a thread: turn the slot's frames into what is stored, in place or at the same places of another buffer; where it
-ends. It begins at the slot's start, and what lies before the frames is part of it. `OnPiece` is called with each piece
+ends. It begins at the slot's start, and what precedes the frames is part of it. `OnPiece` is called with each piece
 written to the other buffer."""
 
 Source = Callable[[Sequence[memoryview]], int]
-"""In a thread: write bytes into these buffers, one after the other; returns how many. 0 when there are none for now."""
+"""In a thread: write bytes into these buffers, one after the other; returns how many. 0 if there are none now."""
 
 
 class DoubleBuffer:
     """One append being written. `plain_length` counts the bytes taken so far.
 
-    A failure or a cancellation leaves it fit for `abandon`; after a cancellation `finish` is good as well and keeps
-    what was taken.
+    After a failure or a cancellation `abandon` works; after a cancellation `finish` works too, and stores the bytes
+    taken so far.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DoubleBuffer:
 
         # The slot that fills: frames of it are whole up to `_at`, of which the next one holds `_fill` bytes.
         self._buffer = self._small if self._small is not None else pool.take()
-        self._view = memoryview(self._buffer)  # written through: a bytearray makes a copy of what it is to take
+        self._view = memoryview(self._buffer)  # for assignments: a bytearray copies the source first
         self._view[: len(layout.header)] = layout.header
         self._start = len(layout.header)  # where the slot's first frame begins
         self._at = len(layout.header)
@@ -113,7 +113,7 @@ class DoubleBuffer:
         return f"<DoubleBuffer of {self.plain_length} bytes, {state}>"
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
+        """Copy the chunk's bytes. Waits only while both slots are full."""
         rest = memoryview(chunk).cast("B")
         free: memoryview | None = None
         while len(rest):
@@ -144,9 +144,9 @@ class DoubleBuffer:
         return self._free_slice()
 
     async def fill_from(self, source: Source) -> bool:
-        """Take all that `source` gives, in a thread that fills, makes and stores one slot again and again. False, and
-        nothing is asked of it, where a small buffer fills. When this is cancelled the thread goes on until the source
-        gives no more."""
+        """Take all bytes of `source`, in a thread that fills, transforms and stores one slot repeatedly. False, without
+        a call of it, if a small buffer is in use. When this is cancelled the thread goes on until the source returns
+        0."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
         if self._small is not None:
@@ -160,7 +160,7 @@ class DoubleBuffer:
         return True
 
     def _fill_slot(self, source: Source, view: memoryview) -> Production | None:
-        """In the thread: what makes the slot, once it is full; None when the source gives no more."""
+        """In the thread: the function that makes the slot's stored bytes, once full; None when the source returns 0."""
         while slices := self._free_slices(view):
             count = source(slices)
             if not count:
@@ -172,7 +172,7 @@ class DoubleBuffer:
         return production
 
     def _free_slices(self, view: memoryview) -> list[memoryview]:
-        """The rest of the frame that fills and each that follows in the slot, as far as even a final one would fit."""
+        """The rest of the current frame and the following ones of the slot, as far as even a final one would fit."""
         layout, at, fill = self._layout, self._at, self._fill
         slices = list[memoryview]()
         while at + layout.frame_length + layout.final_overhead <= len(view):
@@ -193,7 +193,7 @@ class DoubleBuffer:
         return self._free_slice() if self._has_space() and not is_outgrown else None
 
     def _free_slice(self) -> memoryview:
-        """The rest of the frame that fills, or as much of it as a small buffer is for."""
+        """The rest of the current frame, or as much of it as a small buffer has space for."""
         most = self._layout.frame_length - self._fill
         if self._small is not None:
             most = min(most, self._expected - self.plain_length)
@@ -201,7 +201,7 @@ class DoubleBuffer:
         return self._view[at : at + most]
 
     async def finish(self) -> int:
-        """End the append: all is made and stored, though not yet durable; the stored length. Buffers are given back."""
+        """End the append: all is stored, though not yet durable. Returns the stored length. Gives the buffers back."""
         if self._ended:
             raise RuntimeError("this append has ended")
         if not self._final_sent:
@@ -221,7 +221,7 @@ class DoubleBuffer:
         return length
 
     async def abandon(self) -> None:
-        """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
+        """Stop. Waits for the thread that still stores; if this is cancelled, its buffer is given back later."""
         if not self._ended:
             self._ended = True
             self._give_back()
@@ -229,14 +229,14 @@ class DoubleBuffer:
             await asyncio.wait((self._append,))
 
     def _has_space(self) -> bool:
-        """Whether the next frame fits, be it the final one. A small buffer is as long as it will ever need."""
+        """Whether the next frame fits, even a final one. A small buffer has all the space that it needs."""
         return self._small is not None or self._at + self._layout.frame_length + self._layout.final_overhead <= len(
             self._buffer
         )
 
     async def _flush(self) -> None:
-        """Hand the full slot to a thread, once the other one is back, and go on in that. One that a thread drew into is
-        not full any more when that is over."""
+        """Hand the full slot to a thread, once the other one is back, and continue in that. A slot that a thread filled
+        itself is no longer full afterwards."""
         await self._settle()
         if not self._has_space():
             self._send(final=False)
@@ -256,7 +256,7 @@ class DoubleBuffer:
         self._buffer, self._view = buffer, memoryview(buffer)
 
     def _production(self, view: memoryview, *, final: bool) -> Production:
-        """What the thread does, and what is to be stored: in the slot, or in a buffer of the store's."""
+        """How the thread makes the stored bytes: in the slot, or in a buffer of the store's."""
         transform = self._transform
         filled = FilledBuffer(self._start, self._frames, self._sequence, self._fill if final else None)
 
@@ -269,7 +269,7 @@ class DoubleBuffer:
         return produce, Into(self._at + (self._fill + self._layout.final_overhead if final else 0), produce_into)
 
     async def _settle(self) -> None:
-        """Wait for the append that runs, without cancelling it when we are; raises what it raised."""
+        """Wait for the running append, without cancelling it when this is; raises its failure."""
         if self._append is None:
             return
         if not self._append.done():
@@ -278,7 +278,7 @@ class DoubleBuffer:
         try:
             append.result()
         except BaseException:
-            self._append = append  # so that a next step fails like this one
+            self._append = append  # so that the next step fails likewise
             raise
         if self._thread_fills:
             self._thread_fills, self._away = False, None  # what it left fills on
@@ -299,7 +299,7 @@ class DoubleBuffer:
             self._append.add_done_callback(lambda append: self._give(away, append))
 
     def _give(self, buffer: bytearray | None, append: asyncio.Task[int] | None = None) -> None:
-        """A cancelled append may have left its thread running, so that its buffer is never used again."""
+        """A cancelled append may have left its thread running: then its buffer is never reused."""
         if not buffer or buffer is self._small:
             return
         if append is not None and append.cancelled():
@@ -309,6 +309,6 @@ class DoubleBuffer:
 
 
 def _retrieve(append: asyncio.Task[int]) -> None:
-    """Mark a failure as seen: when nobody asks any more, the caller knows already."""
+    """Mark a failure as retrieved: the caller knows of it already."""
     if not append.cancelled():
         append.exception()

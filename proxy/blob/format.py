@@ -1,4 +1,4 @@
-"""The format of a sealed object: one or more AWS Encryption SDK messages, one after the other, and nothing between.
+"""The format of a sealed object: one or more AWS Encryption SDK messages, one after the other, with nothing between.
 
 A message, version 2, suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment), framed; numbers are big endian:
 
@@ -16,17 +16,18 @@ A message, version 2, suite 0x0478 (AES-256-GCM, HKDF-SHA512, key commitment), f
     body                    n   regular frames of F bytes of plaintext, F + 32 stored
                             1   final frame of 0 to F bytes of plaintext, 40 more stored  (`_speedups/frames.py`)
 
-Derived key = HKDF(data key, salt = message id, info = 0x0478 "DERIVEKEY"). Everything of a header is under its tag, and
+Derived key = HKDF(data key, salt = message id, info = 0x0478 "DERIVEKEY"). The tag authenticates the whole header, and
 a stored header is never rewritten: another tag under the same key would use its IV twice.
 
-Ranges are arithmetic: plaintext offset p of a message lies in frame p // F, stored at header + p // F × (F + 32).
+Ranges are arithmetic: plaintext offset p of a message is in frame p // F, stored at header + p // F × (F + 32).
 
 A layer pushed in one stream is one message. One pushed in several requests is several messages, and the SDK, given all
 of them, opens the first and says nothing about the rest. The loop that opens them all, with any reader of the format:
 
     while stored: length = message_length(stored); opened += sdk.decrypt(stored[:length]); stored = stored[length:]
 
-Source: AWS Encryption SDK Developer Guide, "Message format reference". Must not know stores, rows or where keys lie.
+Used by its package, `jobs.reseal` and `app.router`. Must not know stores, rows or where keys are stored.
+Source: AWS Encryption SDK Developer Guide, "Message format reference".
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD
 from proxy.model.records import EncryptedDataKey, Segment
 
 FRAME_LENGTH = 256 * 1024
-"""What new objects are sealed with: the smallest that costs no more CPU than larger ones (`bench/test_frames.py`), so
-that a small range opens least."""
+"""Of new objects: the smallest that costs no more CPU than larger ones (`bench/test_frames.py`), so that small ranges
+decrypt least."""
 
-FRAME_LENGTH_MAX = 1024 * 1024  # a frame is opened whole, in memory
-HEADER_MAX = 4096  # ours are about 300 bytes, with AWS KMS about 600; a header is held whole, in memory and in a row
+FRAME_LENGTH_MAX = 1024 * 1024  # a frame is decrypted whole, in memory
+HEADER_MAX = 4096  # ours are about 300 bytes, with AWS KMS about 600; a whole header is in memory and in a row
 DATA_KEY_LENGTH = 32
 MESSAGE_ID_LENGTH = 32
-CONTEXT_ARN = "aws:ecr:arn"  # the one key of our encryption contexts, as ECR's own grants to KMS have it
+CONTEXT_ARN = "aws:ecr:arn"  # the only key of our encryption contexts, as in ECR's own grants for KMS
 
 _VERSION = 2
 _SUITE = 0x0478
@@ -74,7 +75,7 @@ _SUITES = {  # the other suites by name, for the error that refuses them
 
 
 class FormatError(ValueError):
-    """Bytes that are not a message we read; the text names what they are instead."""
+    """The bytes are not a supported message; the text names what they are instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class MessageKey:
-    """What seals and opens the frames of one message: the derived key and the message id."""
+    """Seals and opens the frames of one message: the derived key and the message id."""
 
     cipher: AESGCM
     message_id: bytes
@@ -99,7 +100,7 @@ class MessageKey:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the frames of a message, or of a segment that is not sealed, lie.
+    """The layout of the frames of a message, or of a segment that is not sealed.
 
     `regular` counts regular frames; the final one, of `final` bytes, follows them.
     """
@@ -120,19 +121,19 @@ class Layout:
         return self.frame_at(self.regular) + self.final + self.final_overhead
 
     def frame_at(self, index: int) -> int:
-        """Where the frame of that index (from 0) begins, from the message's first byte."""
+        """The offset of the frame with that index (from 0), from the message's first byte."""
         return self.header + index * (self.frame_length + self.frame_overhead)
 
     def frames_of(self, start: int, stop: int) -> tuple[int, int]:
         """The frames (first, one past last) that hold the message's plaintext [start, stop), which is not empty.
 
-        A full final frame is that of index `regular` by the same division.
+        A full final frame has the index `regular` by the same division.
         """
         return start // self.frame_length, (stop - 1) // self.frame_length + 1
 
 
 def layout_of(segment: Segment, frame_length: int) -> Layout:
-    """The layout that a segment's lengths allow. FormatError when none does.
+    """The layout that matches a segment's lengths. FormatError if none does.
 
     A final frame may be full: other writers end a message of n × F bytes with n - 1 regular frames. The stored length
     tells the two apart.
@@ -146,12 +147,12 @@ def layout_of(segment: Segment, frame_length: int) -> Layout:
 
 
 def stored_length(header_length: int, plain_length: int, frame_length: int) -> int:
-    """What our writer makes of that much plaintext."""
+    """The stored length of that much plaintext, as our writer makes it."""
     return Layout(header_length, frame_length, *divmod(plain_length, frame_length)).stored_length
 
 
 def serialize_context(context: dict[str, str]) -> bytes:
-    """An encryption context as it is authenticated: in headers, and when a data key is wrapped. Empty is no bytes."""
+    """An encryption context as it is authenticated, in headers and for wrapped data keys. No bytes if empty."""
     if not context:
         return b""
     pairs = sorted((key.encode(), value.encode()) for key, value in context.items())
@@ -192,7 +193,7 @@ def build_header(
 
 
 def parse_header(stored: bytes) -> Header:
-    """Read the header that `stored` begins with; at most HEADER_MAX bytes are looked at. FormatError names the rest."""
+    """Parse the header at the start of `stored`, at most HEADER_MAX bytes. FormatError if it is not supported."""
     reader = _Fields(stored)
     version = reader.number(1)
     if version != _VERSION:
@@ -285,7 +286,7 @@ def _parse_context(serialized: bytes) -> dict[str, str]:
 
 
 class _Fields:
-    """Takes fields off the front of at most HEADER_MAX bytes."""
+    """Reads fields one after the other from at most HEADER_MAX bytes."""
 
     def __init__(self, source: bytes) -> None:
         self._source = source[:HEADER_MAX]

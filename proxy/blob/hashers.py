@@ -1,7 +1,7 @@
 """Hashers for the packages above, which do not import `_speedups`: by a digest's algorithm, or from an exported state.
 
 Called by `registry` for uploads and by `jobs` for checks; `implementation`, `measure` and `reason` by start-up and
-`wharfage version`, which say how bytes are hashed here.
+`wharfage version`, which show how bytes are hashed here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FACTORIES = {"sha256": sha256, "sha512": sha512}
 
 
 def new_hasher(algorithm: str) -> Hasher:
-    """A hasher that has seen nothing. `algorithm` is one of `model/names.DIGEST_HEX`; KeyError for another."""
+    """A new hasher. `algorithm` is one of `model.names.DIGEST_HEX`; KeyError for another."""
     return _FACTORIES[algorithm]()
 
 

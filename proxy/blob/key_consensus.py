@@ -1,13 +1,13 @@
-"""The keys that small values (tokens, upload states, stored secrets) are sealed under, agreed on by all processes.
+"""Makes all processes agree on the key that seals small values: tokens, upload states, stored secrets.
 
-A record in the metadata service names the key in force and holds a check value of it. Each process presents its keys
-at its start, `begin`: one that has not that key, or another one of the same name, refuses to serve. Each looks again
-every LOOK_SECONDS, `watch`; one that has been without the key in force for AMISS_SECONDS is not ready, and says why.
+A record in the metadata service names the active key and has a check value of it. Each process compares its keys at its
+start (`begin`): one that does not have that key, or another one of the same name, refuses to serve. Each checks again
+every LOOK_SECONDS (`watch`); one that lacks the active key for AMISS_SECONDS is not ready, with the reason.
 
 With a key file the keys are derived from its master keys, and the record names one of them. Under KMS they are derived
 from a registry secret, a data key of its own that KMS wraps in the record, so that nodes need no key file. A process
-takes all that it can have: those of the file, and those of KMS; it seals under the one that the record names, and opens
-what any of them sealed. Must not know what is sealed.
+uses all keys that it can get, of the file and of KMS; it seals under the one that the record names, and opens what any
+of them sealed. Made by `app.keys`, used by `app.bootstrap` and `app.context`. Must not know what is sealed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from proxy.blob.master_file import LOOK_SECONDS, KeyFileError, MasterKey, Master
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey, KeyRecord
 
-AMISS_SECONDS = 10.0  # without the key in force: time for a file to reach this node
-RECORDS_SEEN = 100  # what the metadata service lists: beyond, an old key cannot be told from a new one
-SECRETS_KEPT = 8  # registry secrets of KMS that are opened: the newest; a token lives 12 h, an upload a day
+AMISS_SECONDS = 10.0  # without the active key: time for a file to reach this node
+RECORDS_SEEN = 100  # that the metadata service lists: beyond, an old key looks like a new one
+SECRETS_KEPT = 8  # the newest registry secrets, which KMS unwraps; a token lives 12 h, an upload a day
 
 
 class KeyRecords(Protocol):
@@ -41,7 +41,7 @@ class KeyRecords(Protocol):
 
 
 class KeyConsensus:
-    """One process's keys, held against the records. `node` is how this one is called where it differs."""
+    """One process's keys, compared with the records. `node` is this node's name in messages."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class KeyConsensus:
         node: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prefers_kms`: KMS is to be in force; `sealed_for` is what new registry secrets are bound to."""
+        """`prefers_kms`: KMS should be active; `sealed_for` is the context that new registry secrets are bound to."""
         if (kms if prefers_kms else masters) is None:
             raise ValueError("the keys that are to be in force are not here")
         self._records = records
@@ -66,20 +66,20 @@ class KeyConsensus:
         self._clock = clock
         self._secrets: dict[str, MasterKey] = {}  # registry secrets by name, as KMS unwrapped them
         self._keys: tuple[MasterKey, ...] = ()
-        # The records and the file's keys that gave all of `_keys`.
+        # The records and the file's keys from which `_keys` was made.
         self._taken: tuple[Sequence[KeyRecord], Sequence[MasterKey]] | None = None
         self._derived: dict[str, tuple[tuple[MasterKey, ...], Sequence[tuple[str, bytes]]]] = {}
-        self._shut: set[str] = set()  # older registry secrets that KMS refuses to open: asked for once
+        self._shut: set[str] = set()  # older registry secrets that KMS refuses to unwrap: tried once
         self._amiss: tuple[float, Failure] | None = None
 
     def sealer(self, purpose: str) -> SmallSealer:
-        """The sealer of small values for one purpose, with keys derived for it alone; it follows what is in force."""
+        """The sealer of small values for one purpose, with keys derived for it only; it follows the active key."""
         return SmallSealer(lambda: self._derive(purpose), purpose)
 
     async def begin(self, *, moving: bool = False) -> None:
-        """Agree, or be the first and say what the others must have. `Failure(KMS)` when this process must not serve.
+        """Agree on the recorded key, or record the first one. `Failure(KMS)` if this process must not serve.
 
-        `moving` is for those who wrap no data keys, or are about to put their own key in force.
+        `moving` is for processes that wrap no data keys, or are about to activate their own key.
         """
         found = await self._records.key_records()
         if self._prefers_kms and not any(record.wrapped is not None for record in found):
@@ -87,14 +87,14 @@ class KeyConsensus:
             found = await self._records.record_key(fresh, replaces=None)
         if not any(record.active for record in found):
             for key in self._masters.all if self._masters is not None else ():
-                await self._records.record_key(_record(key), replaces=None)  # known, so that `waiting` tells new ones
+                await self._records.record_key(_record(key), replaces=None)  # so that `waiting` finds new ones
             found = await self._records.record_key(self._first(found), replaces=None)
         await self._take(found)
         if not moving:
             self._refuse_unknown(found)
 
     async def look(self) -> None:
-        """Take what has changed: the file, and the records. What this process lacks becomes the reason of `check`."""
+        """Read changes of the file and the records. A missing key becomes the reason of `check`."""
         if self._masters is not None:
             try:
                 await asyncio.to_thread(self._masters.reload)
@@ -104,7 +104,7 @@ class KeyConsensus:
             await self._take(await self._records.key_records())
         except Failure as failure:
             if failure.code is not Code.KMS or "unavailable" in failure.fields:
-                return  # who does not answer has its own line in /readyz, and what was agreed on stays
+                return  # /readyz reports that service itself, and the agreement stays
             if self._amiss is None:
                 observe.log.error("this node has not the key in force", reason=failure.message, hint=failure.hint)
                 self._amiss = self._clock(), failure
@@ -112,21 +112,21 @@ class KeyConsensus:
             self._amiss = None
 
     async def watch(self) -> None:
-        """Look for ever."""
+        """Runs `look` every LOOK_SECONDS until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
-            except Exception:  # whatever it was, the next look is due all the same
+            except Exception:  # after any failure, look again later
                 observe.log.exception("a look at the keys in force failed")
 
     async def check(self) -> None:
-        """For /readyz: raises once this process has been without the key in force for AMISS_SECONDS."""
+        """For /readyz: raises once this process has been without the active key for AMISS_SECONDS."""
         if self._amiss is not None and self._clock() - self._amiss[0] >= AMISS_SECONDS:
             raise self._amiss[1].with_traceback(None)
 
     async def waiting(self) -> str | None:
-        """The name of a key of the file that has never been in force: the next rotation's, or a new file's first."""
+        """The name of a key of the file that was never active: the next rotation's, or a new file's first."""
         known = {record.name for record in await self._records.key_records()}
         new = [key.name for key in self._file_keys().all if key.name not in known]
         if not new or len(known) >= RECORDS_SEEN:
@@ -134,9 +134,9 @@ class KeyConsensus:
         return new[0] if new[0] == self._file_keys().active.name else new[-1]
 
     async def prepare(self, *, fresh: bool) -> KeyRecord:
-        """The record that `move` will put in force, where all processes see it already; with `fresh`, of a new secret.
+        """The record that `move` will activate, visible to all processes already; with `fresh`, of a new secret.
 
-        A new key of a file is added to the file by whoever calls.
+        The caller adds a new key of a file to the file.
         """
         if not self._prefers_kms:
             return _record(self._file_keys().active)
@@ -151,13 +151,13 @@ class KeyConsensus:
         return made
 
     async def move(self, to: KeyRecord) -> None:
-        """Put it in force, for all processes, and for this one at once."""
+        """Activate the key for all processes, and for this one at once."""
         found = await self._records.key_records()
         in_force = next((record.name for record in found if record.active), None)
         await self._take(await self._records.record_key(_activated(to), replaces=in_force))
 
     def _first(self, found: Sequence[KeyRecord]) -> KeyRecord:
-        """What this process puts in force where nothing is."""
+        """The record that this process activates if there is none."""
         if self._prefers_kms:
             return _activated(next(record for record in found if record.wrapped is not None))
         return _activated(_record(self._file_keys().active))
@@ -194,7 +194,7 @@ class KeyConsensus:
         self._taken = (found, of_file) if whole else None
 
     async def _older(self, record: KeyRecord) -> list[MasterKey]:
-        """A registry secret that is not in force, if it can be had."""
+        """An inactive registry secret, if it can be unwrapped."""
         try:
             return [await self._own(record)]
         except Failure as failure:
@@ -206,7 +206,7 @@ class KeyConsensus:
             return []
 
     def _refuse_unknown(self, found: Sequence[KeyRecord]) -> None:
-        """Data keys must not be wrapped by a key that no other node may have."""
+        """Refuse to wrap data keys by a key that other nodes may not have."""
         known = {record.name for record in found if record.wrapped is None}
         by_kms = any(record.active and record.wrapped is not None for record in found)
         if self._prefers_kms or not by_kms or self._masters is None or self._masters.active.name in known:
@@ -219,7 +219,7 @@ class KeyConsensus:
         )
 
     async def _own(self, record: KeyRecord) -> MasterKey:
-        """This process's key of that record. Failure(KMS) that says what it has instead, and what to do."""
+        """This process's key of that record. Failure(KMS) with what it has instead, and the remedy."""
         if record.wrapped is not None:
             key = self._secrets.get(record.name) or await self._unwrapped(record, record.wrapped)
         else:
@@ -253,7 +253,7 @@ class KeyConsensus:
             )
         key = MasterKey(KMS_PROVIDER, record.name, await self._kms.unwrap(wrapped, record.sealed_for))
         self._secrets[record.name] = key
-        self._shut.discard(record.name)  # refused once, as a record that was not in force then
+        self._shut.discard(record.name)  # it was refused while it was not active
         return key
 
     def _file_keys(self) -> MasterKeys:
@@ -265,7 +265,7 @@ class KeyConsensus:
         return str(self._masters.path) if self._masters is not None else "the key file ([keys] file)"
 
     def _derive(self, purpose: str) -> Sequence[tuple[str, bytes]]:
-        """The same object until the keys change: sealers see by it that they did not."""
+        """The same object until the keys change, by which sealers notice a change."""
         known = self._derived.get(purpose)
         if known is None or known[0] is not self._keys:
             known = self._keys, [(key.name, key.derive(purpose)) for key in self._keys]

@@ -1,11 +1,11 @@
-"""Data keys: what they are, who makes and unwraps them, and the choice among several that do.
+"""Data keys, the contract of their providers, and the choice of the provider. Used by `registry`, `jobs` and `ecr`.
 
 Each blob has a data key of its own; a row keeps it wrapped, with the id of the provider that wrapped it: AWS KMS
-(`kms_keys`), or a master key of the key file (`local_keys`). New keys are made by the provider in force; whatever a row
-names is unwrapped by the provider that it names, so that a registry can move from one to the other and back.
+(`kms_keys`), or a master key of the key file (`local_keys`). New keys are made by the active provider; an existing one
+is unwrapped by the provider that its row names, so that a registry can move from one to the other and back.
 
-Unwrapped keys stay in memory for CACHE_SECONDS unless the caller sets another time, CACHE_KEYS of them. Must not know
-rows, stores or repositories (an ARN is an opaque string here).
+Unwrapped keys are cached for CACHE_SECONDS unless the caller sets another time, at most CACHE_KEYS of them. Must not
+know rows, stores or repositories (an ARN is an opaque string here).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CACHE_KEYS = 1024
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DataKey:
-    """A fresh data key: to seal with now, and as it is kept. It has no repr: a key in a log is a key lost."""
+    """A new data key, in plaintext and wrapped. It has no repr: a key must not get into a log."""
 
     plaintext: bytes
     encrypted: EncryptedDataKey
@@ -40,18 +40,18 @@ class UnwrappedKey(bytes):
 
 
 class DataKeys(Protocol):
-    """Who makes and unwraps data keys. `sealed_for` is bound to the key and must be the same again.
+    """Makes and unwraps data keys. `sealed_for` is bound to the key and must be the same for both.
 
-    `kms_key` is the ARN of a KMS key that is to wrap instead of the one in force: a repository's own, which stays its
-    own whatever becomes of the server's."""
+    `kms_key` is the ARN of a KMS key that wraps instead of the active one: a repository's own, which does not change
+    with the server's."""
 
     async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey: ...
 
     async def unwrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> bytes:
-        """The data key, from memory if it was unwrapped a moment ago. `Failure(KMS)` when it can't be."""
+        """The data key, from the cache if it was unwrapped recently. `Failure(KMS)` if it cannot be unwrapped."""
 
     async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
-        """The same data key under the master key in force; as it is when it is under that already."""
+        """The same data key under the active master key; unchanged if it is under that already."""
 
     async def arn_of(self, name: str, sealed_for: str) -> str:
         """The ARN of the KMS key of that id, ARN or alias (empty: the server's own), which was found to wrap and to
@@ -69,10 +69,10 @@ class Provider(DataKeys, Protocol):
     """One way to wrap data keys."""
 
     async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
-        """That data key under this provider's master key in force."""
+        """That data key under this provider's active master key."""
 
     async def is_current(self, encrypted: EncryptedDataKey) -> bool:
-        """Whether it is under this provider's master key in force."""
+        """Whether it is under this provider's active master key."""
 
 
 class Providers:
@@ -126,7 +126,7 @@ class Providers:
 
 
 def is_under(encrypted: EncryptedDataKey, kms_key: str) -> bool:
-    """Whether that KMS key, by its ARN, wrapped it."""
+    """Whether the KMS key with that ARN wrapped it."""
     return encrypted.provider_id == KMS_PROVIDER and encrypted.provider_info == kms_key.encode()
 
 

@@ -1,10 +1,10 @@
-"""AWS KMS, or what speaks its API: every request made of it, signed, retried, guarded, and its errors as ours.
+"""The client of AWS KMS, or of a service with its API: signs, retries, and translates errors. Used by `kms_keys`.
 
-Promises: a request that met a dead line, a time-out or a busy service is sent again after a pause with jitter, and no
-try begins later than RETRY_SECONDS after the first; then it is `Failure(KMS)` with the field `unavailable`. While KMS
-is dead the breaker answers in milliseconds. What KMS refused is not asked again: `Failure(KMS)` with its own error name
-in the field `kmsError` and a hint that tells a missing right from a disabled key from a wrong name. No text of KMS is
-passed on (it names principals), and no secret is in any of ours. Loads aiobotocore: import it where KMS is used."""
+Promises: after a connection error, a time-out or throttling a request is retried after a pause with jitter, and no try
+begins later than RETRY_SECONDS after the first; then it is `Failure(KMS)` with the field `unavailable`. While KMS is
+unreachable the breaker fails in milliseconds. A refusal is not retried: `Failure(KMS)` with KMS's error name in the
+field `kmsError` and a hint that distinguishes a missing permission, a disabled key and a wrong name. No text of KMS is
+passed on (it names principals), and no secret is in ours. Loads aiobotocore: import it only if KMS is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.s3.circuit_breaker import Breaker
 from proxy.storage.s3.retries import NO_CREDENTIALS, Busy, LazyClient, Retries, describe_error, make_session
 
-RETRY_SECONDS = 6.0  # seconds after its first try in which a request may be tried again
+RETRY_SECONDS = 6.0  # after the first try, within which a request may be retried
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 LONGEST_PAUSE = 1.0  # seconds between two tries
@@ -35,7 +35,7 @@ _BUSY = {
     "DependencyTimeoutException", "KeyUnavailableException", "ServiceUnavailable", "ServiceUnavailableException",
     "RequestTimeout", "RequestTimeoutException",
 }  # fmt: skip
-"""What another try may mend."""
+"""Errors after which a retry may succeed."""
 _CREDENTIALS = "see [keys] kms_access_key_id and kms_secret_access_key, or AWS's usual chain on this machine"
 _HINTS = {
     "AccessDeniedException": "the key's policy must allow these credentials kms:GenerateDataKey and kms:Decrypt, and "
@@ -65,7 +65,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class KmsEndpoint:
-    """Which key, and how to ask for it; `endpoint` and credentials may be empty: AWS, and its usual chain."""
+    """The key, and how KMS is reached; `endpoint` and credentials may be empty: AWS, and its default chain."""
 
     key_id: str
     region: str
@@ -81,7 +81,7 @@ def load() -> Any:
 
 
 class Kms:
-    """Requests of one KMS. Its connections are made as they are needed; `close` ends them."""
+    """The client of one KMS. Connections are opened on demand; `close` ends them."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Kms:
         self._client = LazyClient(self._make)
 
     async def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """botocore's `operation`, until it is answered. `Failure(KMS)`."""
+        """Call botocore's `operation`, with retries. `Failure(KMS)`."""
 
         def silent(error: Exception | None) -> Failure:
             return _unavailable("does not answer" + (f" ({describe_error(error)})" if error is not None else ""))

@@ -6,7 +6,7 @@
                            have it, the ARN of the repository that the object was first sealed for
 
 GenerateDataKey once a blob, Decrypt once a blob, process and `cache_seconds`: callers of one wrapped key share one
-request. A caller that is cancelled takes nobody else's answer with it.
+request, which goes on if one of them is cancelled. Made by `app.keys`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from proxy.model.errors import Code, Failure
 from proxy.model.lru import Lru
 from proxy.model.records import EncryptedDataKey
 
-CHECK_SECONDS = 5.0  # /readyz makes a data key at most so often
-ARN_SECONDS = 60.0  # an alias may be given to another key; `rewrap` sees it after this
+CHECK_SECONDS = 5.0  # /readyz makes a data key at most this often
+ARN_SECONDS = 60.0  # an alias may be moved to another key; `rewrap` notices after this
 CIPHERTEXT_MAX = 3072  # bytes: a header has 4096 for it and the rest; KMS's have about 200
 
 
 class KmsKeys:
     """`Provider` of one KMS key (new data keys), of repositories' own, and of every key that a row names (old ones).
 
-    KMS is asked with the server's credentials, whoever asks us: ECR asks it with those of who creates a repository, and
-    by a grant from then on. `ecr.keyrights` says which of the keys that the server may use a caller may name."""
+    KMS is called with the server's credentials for every caller: ECR uses those of the creator of a repository, and a
+    grant later. `ecr.key_rights` decides which of the server's keys a caller may name."""
 
     def __init__(
         self, kms: Kms, probe: str, *, clock: Callable[[], float] = time.monotonic, cache_seconds: float = CACHE_SECONDS
     ) -> None:
-        """`probe` is the ARN for which /readyz makes a key that nobody uses."""
+        """`probe` is the ARN for which /readyz makes an unused key."""
         self._kms = kms
         self._probe = probe
         self._clock = clock
@@ -72,14 +72,14 @@ class KmsKeys:
         return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for, kms_key)
 
     async def arn_of(self, name: str, sealed_for: str) -> str:
-        """Needs no right beyond those that serving needs, and finds out whether the server has them."""
+        """Needs only the permissions that serving needs, and checks that the server has them."""
         made = await self._generate(sealed_for, name)
         await self._decrypt(made.encrypted, sealed_for)
         return made.encrypted.provider_info.decode()
 
     async def require(self, kms_key: str, sealed_for: str) -> None:
-        """Callers of one key share one look at it, which is good for as long as an unwrapped key is kept; a refusal for
-        CHECK_SECONDS, so that a key that is enabled again is soon found to be."""
+        """Callers of one key share one check, which is valid for as long as an unwrapped key is cached; a refusal for
+        CHECK_SECONDS, so that a key that is enabled again is soon usable."""
         look = self._found.get(kms_key)
         if look is None or (look.done() and look.result()[0] <= self._clock()):
             look = asyncio.create_task(self._look(kms_key, sealed_for), name="kms look")
@@ -90,12 +90,12 @@ class KmsKeys:
             raise refused.with_traceback(None)
 
     def _forget(self, kms_key: str, done: asyncio.Task[tuple[float, Failure | None]]) -> None:
-        """What came to no end is not kept."""
+        """Do not cache a check that was cancelled or failed."""
         if (done.cancelled() or done.exception() is not None) and self._found.get(kms_key) is done:
             del self._found[kms_key]
 
     async def _look(self, kms_key: str, sealed_for: str) -> tuple[float, Failure | None]:
-        """Until when it holds, and what KMS said."""
+        """The time until which the result is valid, and KMS's refusal, if any."""
         try:
             await self._generate(sealed_for, kms_key)
         except Failure as failure:

@@ -34,8 +34,8 @@ _INFO_END = struct.pack(">II", 128, _IV)
 class LocalKeys:
     """`Provider` of the key file.
 
-    Costs microseconds and waits for nothing, but for a look at the key file, in a thread, every LOOK_SECONDS in which
-    a key is made, and at each key name that it has not seen: another process may have rotated.
+    Calls take microseconds without waiting, except that the key file is checked in a thread every LOOK_SECONDS in which
+    a key is made, and for each unknown key name: another process may have rotated.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""The master keys in their file, and the keys that are derived from one.
+"""The file of master keys, and keys derived from one. Used by `local_keys`, `key_consensus`, `app` and `admin`.
 
 The file (0600, JSON) holds every master key this registry ever had, the active one first; retired ones still open what
 they wrapped. It may be mounted (Kubernetes: a symlink to a file of 0400 or 0440): the process's own group may read it,
-nobody else. A key is added before it is made active, so that every process that looks at the file, every LOOK_SECONDS,
-has it by the time something is sealed under it. Must not know what the keys are used for.
+no other. A key is added before it is activated, so that every process, which checks the file every LOOK_SECONDS, has it
+before something is sealed under it. Must not know what the keys are used for.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from proxy.model.errors import OperatorError
 
 NAMESPACE = "wharfage"
-LOOK_SECONDS = 2.0  # between two looks at the key file: so long a data key may still be wrapped by a retired master
+LOOK_SECONDS = 2.0  # between checks of the key file: for this long a retired key may still wrap data keys
 
 _FILE_MAX = 1024 * 1024  # bytes: thousands of rotations
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class KeyFileError(OperatorError):
-    """The master key file can't be used; the text says why and what to do."""
+    """The master key file cannot be used; the text has the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MasterKey:
-    """One master key. It has no repr: a key in a log is a key lost."""
+    """One master key. It has no repr: a key must not get into a log."""
 
     namespace: str
     name: str
@@ -51,7 +51,7 @@ class MasterKey:
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"wharfage " + purpose.encode()).derive(self.key)
 
     def check_value(self) -> bytes:
-        """Tells two keys of one name apart and says nothing about either: HMAC-SHA256."""
+        """Distinguishes two keys of one name without revealing either: HMAC-SHA256."""
         return hmac.digest(self.derive("check value"), b"wharfage master key check value 1", hashlib.sha256)
 
 
@@ -92,11 +92,11 @@ class MasterKeys:
 
     @property
     def in_force(self) -> MasterKey:
-        """What data keys are wrapped under: the key that all processes have agreed on, else the active one."""
+        """The key that wraps data keys: the one that all processes have agreed on, else the file's active one."""
         return next((key for key in self._keys if key.name == self._agreed), self.active)
 
     def agree(self, name: str | None) -> None:
-        """Name the key in force: files of several nodes may have different ones first. None: nothing is agreed on."""
+        """Set the agreed key: files of several nodes may have different ones first. None: there is no agreement."""
         self._agreed = name
 
     @property
@@ -108,7 +108,7 @@ class MasterKeys:
         return next((key for key in self._keys if (key.namespace, key.name) == (namespace, name)), None)
 
     def reload(self) -> None:
-        """Take what another process made of the file, if it did. KeyFileError; the keys then stay as they were."""
+        """Read the file if another process has changed it. KeyFileError; then the keys are unchanged."""
         try:
             found = self._path.stat()
         except OSError as error:
@@ -130,7 +130,7 @@ class MasterKeys:
         self._change(lambda keys: (new_key(), *keys))
 
     def add(self) -> MasterKey:
-        """A new key, which opens from now on and does not seal yet. KeyFileError."""
+        """Add a new key, which is not active yet. KeyFileError."""
         made = new_key()
         self._change(lambda keys: (*keys, made))
         return made
@@ -171,7 +171,7 @@ def new_key() -> MasterKey:
 
 
 def as_json(key: MasterKey) -> dict[str, str]:
-    """As it stands in the file. Secret."""
+    """A key in the file's form. Secret."""
     return {"namespace": key.namespace, "name": key.name, "key_base64": base64.b64encode(key.key).decode()}
 
 
@@ -229,6 +229,6 @@ def _read(path: Path) -> tuple[MasterKey, ...]:
 
 
 def _is_open_to_others(found: os.stat_result) -> bool:
-    """Whether anybody but its owner can do more than read it in a group that this process is in."""
+    """Whether others than its owner may do more than read it as members of this process's group."""
     mode = stat.S_IMODE(found.st_mode)
     return bool(mode & 0o037) or bool(mode & 0o040 and found.st_gid not in {os.getegid(), *os.getgroups()})

@@ -1,7 +1,7 @@
-"""An object by its row, sealed or not: which writer appends to it, and which reader opens it.
+"""Chooses the writer and the reader of an object by its row, sealed or not. Called by `registry` and `jobs.check`.
 
-The one place that chooses. It asks for a data key where it needs one, and for more rows (`ObjectRows`) as a read goes
-on. Must not know repositories, uploads or HTTP.
+The only place that chooses. It unwraps a data key if it needs one, and a read fetches more rows (`ObjectRows`) on
+demand. Must not know repositories, uploads or HTTP.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxy.storage.base import Appender, ObjectStore
 
 
 class ObjectRows(Protocol):
-    """What the rows know of an object beyond its own; `metadata.contract.Metadata` is one."""
+    """The further rows of an object; `metadata.contract.Metadata` is one."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]: ...
 
@@ -44,10 +44,10 @@ class BlobWriter(Protocol):
     async def write(self, chunk: bytes | bytearray | memoryview) -> None: ...
 
     async def reserve(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
+        """A buffer for the next bytes, at least one; the caller fills it and calls `commit` with their number."""
 
     async def fill_from(self, source: Source) -> bool:
-        """Take all that `source` gives, in a thread. False, and nothing is asked of it, where that is not possible."""
+        """Take all bytes of `source`, in a thread. False, without a call of it, if that is not possible."""
 
     def commit(self, count: int) -> memoryview | None:
         """`count` bytes were written at the start of the last buffer. Returns the next one, if one is free now."""
@@ -67,7 +67,7 @@ async def begin_append(
     pool: BufferPool,
     keep_page: KeepPage,
 ) -> BlobWriter:
-    """Go on with an object where its row says it ends. `keep_page` keeps full pages of frame hashes, if there are."""
+    """Append to an object at its row's end. `keep_page` stores full pages of frame hashes, if there are any."""
     if sealed.sealing is Sealing.NONE:
         return await PlainWriter.begin(
             appender,

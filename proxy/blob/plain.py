@@ -1,14 +1,14 @@
 """The format of an object that is not sealed: the blob's own bytes, and beside it, in rows, a hash of each frame.
 
     object     segment, segment, …          an append each, nothing before, between or after them
-    segment    F bytes, F bytes, …, rest    frames, counted anew in each segment; the last one has 1 to F bytes
+    segment    F bytes, F bytes, …, rest    frames, counted from 0 in each segment; the last one has 1 to F bytes
     rows       page, page, …                of each segment: BLAKE3 (32 bytes) of FRAME_PAGE frames, the last page
-                                            of those that are left; a page lies at the plain offset of its first frame
+                                            of the rest; a page is stored at the plain offset of its first frame
 
-So the plain offset of a byte is its stored offset, and anybody who may read the store reads the blob. The hash has no
-key: it finds what a disk or a line has changed, and whoever can write both the store and the rows can change both.
+So the plain offset of a byte is its stored offset, and any reader of the store can read the blob. The hash has no key:
+it detects changes by a disk or a network, but not by an attacker who can write both the store and the rows.
 
-Must not know stores, or how rows are asked for.
+Used by `plain_reader`, `plain_writer` and `registry.unrecorded`. Must not know stores, or how rows are fetched.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def layout_of(segment: Segment, frame_length: int) -> Layout:
 
 
 def last_page_offset(segment: Segment, frame_length: int) -> int:
-    """Where the page lies that an append ends with. The segment is not empty."""
+    """The plain offset of an append's last page. The segment is not empty."""
     return page_offset(segment, (segment.plain_length - 1) // frame_length // FRAME_PAGE, frame_length)
 
 
 def page_offset(segment: Segment, page: int, frame_length: int) -> int:
-    """The plain offset at which a segment's page of that index (from 0) lies."""
+    """The plain offset of a segment's page with that index (from 0)."""
     return segment.plain_offset + page * FRAME_PAGE * frame_length

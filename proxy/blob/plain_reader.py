@@ -1,7 +1,7 @@
-"""Checking the frames of an object that is not sealed: `reader` reads them, the hashes in its rows say what they are.
+"""Checks the frames of an object that is not sealed against the hashes in its rows. Called by `objects`.
 
-The page of hashes last asked for is kept (32 KiB), so that a stream asks once for 1,024 frames. A hash that is missing
-is a frame that does not hold. Must not know where the pages come from.
+The last page of hashes is cached (32 KiB), so that a stream fetches one for 1,024 frames. A frame without a hash is
+corrupt. Must not know where the pages come from.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PlainFrames:
 async def open_plain(
     store: ObjectStore, sealed: SealedObject, *, segments: SegmentSource, hashes: HashSource, pool: BufferPool
 ) -> BlobReader:
-    """Open an object that is not sealed. `segments` is asked only when the row does not carry them all.
+    """Open an object that is not sealed. `segments` is called only if the row does not have them all.
 
     Failure(BLOB_CORRUPT) when the object is gone, or is not of the size that its row and segments add up to.
     """

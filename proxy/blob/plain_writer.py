@@ -1,10 +1,10 @@
-"""Writing an object that is not sealed: its bytes as they come, and a hash of each frame for its rows.
+"""Writes an object that is not sealed: its bytes unchanged, and a hash of each frame for its rows. Called by `objects`.
 
 The thread of a slot (`double_buffer`) hashes each frame twice while it is warm: for the digest, and alone (`plain`).
 Pages of hashes that are full are kept as they come, so that an append of any length holds little more than one of them;
 the last one is the caller's to record with the append.
 
-Words: `begin`, `write`…, then `finish` or `abandon`, as for a sealed one. Must not know where pages are kept.
+Protocol: `begin`, `write`…, then `finish` or `abandon`, as for a sealed one. Must not know where pages are stored.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ class PlainWriter:
         )
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the chunk's bytes; it is the caller's again. Waits while both slots are full, or a page is kept."""
+        """Copy the chunk's bytes. Waits while both slots are full, or a page is stored."""
         await self._buffers.write(chunk)
         if self._made:
             await self._keep_full_pages()
 
     async def reserve(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
+        """A buffer for the next bytes, at least one; the caller fills it and calls `commit` with their number."""
         if self._made:
             await self._keep_full_pages()
         return await self._buffers.reserve()
@@ -120,7 +120,7 @@ class PlainWriter:
         return Segment(start.plain_offset, self.plain_length, start.stored_offset, self._stored_length, b"")
 
     async def abandon(self) -> None:
-        """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
+        """Stop. Waits for the thread that still stores; if this is cancelled, its buffer is given back later."""
         await self._buffers.abandon()
 
     def _hash(self, view: memoryview, filled: FilledBuffer, into: memoryview | None, on_piece: OnPiece | None) -> int:
@@ -136,7 +136,7 @@ class PlainWriter:
         return end
 
     async def _keep_full_pages(self) -> None:
-        """All but the last one, be it full."""
+        """Store all full pages but the last one, even if that is full."""
         while self._made:
             self._hashes += self._made.popleft()
         while len(self._hashes) > PAGE_BYTES:

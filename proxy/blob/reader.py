@@ -1,8 +1,8 @@
-"""Reading an object, sealed or not: any range of its plaintext, each byte checked in this very read.
+"""Reads an object, sealed or not: any range of its plaintext, each byte verified in this read. Opened by `objects`.
 
-Frames are read a run at a time (about 1 MiB) and opened into a buffer from which the caller sends: two kept slots for a
-sealed stream (2.02 MiB), one for a plain one, however long the range. A run that is not as it was stored is read once
-more past every cache; still bad, `Failure(BLOB_CORRUPT)`, and nothing of it was ever handed out.
+Frames are read a run at a time (about 1 MiB) and opened into a buffer from which the caller sends: two pooled slots for
+a sealed stream (2.02 MiB), one for a plain one, however long the range. A corrupt run is read once more without caches;
+if it is still corrupt, `Failure(BLOB_CORRUPT)`, and nothing of it was returned.
 
 An `Opener` knows how frames are laid out and checked: `sealed_reader` for sealed ones, `plain_reader` otherwise. Must
 not know repositories, HTTP, or who quarantines.
@@ -32,8 +32,8 @@ SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
 SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
 _ALL_FRAMES = 2**20  # more than fit a run
 READ_SECONDS = 30.0
-"""In which the store gives a run of a pull, which holds a turn for a buffer meanwhile. S3 fails by itself after 15 s of
-tries (`s3.bucket`); a file system that hangs never does, and 62 reads of it kept all others from their turn."""
+"""Within which the store must return a run of a pull, which has a turn for buffers meanwhile. S3 fails after 15 s of
+tries (`s3.bucket`); a file system that hangs does not fail, and 62 reads of it blocked all others."""
 LOOP_SECONDS = 0.002
 """A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
 them it takes longer than this, and a reader that sees so goes on in a thread. CPU, not the clock: on a busy machine the
@@ -69,7 +69,7 @@ OpenRun = Callable[[memoryview, memoryview], int]
 
 
 class Opener(Protocol):
-    """How the frames of one open object are checked."""
+    """Checks the frames of one open object."""
 
     in_place: bool
     """Whether stored bytes are the plaintext: both views that `OpenRun` takes are then the same."""
@@ -254,7 +254,7 @@ class BlobReader:
             raise self._corrupt(str(error), segment.plain_offset) from error
 
     def _split(self, segment: Segment, layout: Layout, first: int, stop: int) -> Iterator[Run]:
-        """The frames [first, stop) in runs that fit a slot, be it only one frame."""
+        """The frames [first, stop) in runs that fit a slot, of at least one frame."""
         room = self._pool.slot_bytes - layout.final_overhead
         each = max(1, room // (layout.frame_length + layout.frame_overhead))
         while first < stop:

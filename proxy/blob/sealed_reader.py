@@ -1,4 +1,4 @@
-"""Opening the frames of a sealed object: `reader` reads them, the key of each message opens them.
+"""Decrypts the frames of a sealed object with the key of each message. Called by `objects`, `small_objects`, `reseal`.
 
 A message's key is derived once for a segment, from the unwrapped data key, and authenticates the header in the row.
 Must not know where keys come from.
@@ -39,7 +39,7 @@ class SealedFrames:
 async def open_sealed(
     store: ObjectStore, sealed: SealedObject, *, data_key: bytes, segments: SegmentSource, pool: BufferPool
 ) -> BlobReader:
-    """Open a sealed object for reading. `segments` is asked only when the row does not carry them all.
+    """Open a sealed object for reading. `segments` is called only if the row does not have them all.
 
     Failure(BLOB_CORRUPT) when the object is gone, or is not of the size that its row and segments add up to.
     """

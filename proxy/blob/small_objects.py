@@ -1,4 +1,4 @@
-"""Small sealed objects, whole: their stored bytes are cached, and opened at each read.
+"""Caches the stored bytes of small sealed objects, which are decrypted at each read.
 
 Configs and small layers are read more often than anything else, and opening a file and a stream for one costs ten times
 what its bytes do. What is cached is ciphertext; each read authenticates it and needs the object's data key, which
@@ -28,7 +28,7 @@ READ_SECONDS = 5.0  # in which the store gives one; past it, `reader` tries as l
 
 
 class SmallObjects:
-    """One worker's."""
+    """One worker's cache."""
 
     def __init__(self, store: ObjectStore, keys: DataKeys, cache_bytes: int = CACHE_BYTES) -> None:
         self._store = store

@@ -1,8 +1,8 @@
-"""Writing a sealed object: one append is one message, hashed and sealed frame by frame as its bytes come.
+"""Writes a sealed object: one append is one message, hashed and sealed frame by frame. Called by `objects`, `reseal`.
 
 In the thread of a slot (`double_buffer`) each frame is hashed while warm and sealed in place.
 
-Words: `begin`, `write`…, then `finish` or `abandon`. The appender stays the caller's: after `finish`, the caller makes
+Protocol: `begin`, `write`…, then `finish` or `abandon`. The caller owns the appender: after `finish`, the caller makes
 the object durable. Must not know rows, digests or HTTP.
 """
 
@@ -74,11 +74,11 @@ class SealedWriter:
         return SealedWriter(buffers, header, plain_offset=plain_offset, stored_offset=appender.offset)
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
+        """Copy the chunk's bytes. Waits only while both slots are full."""
         await self._buffers.write(chunk)
 
     async def reserve(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
+        """A buffer for the next bytes, at least one; the caller fills it and calls `commit` with their number."""
         return await self._buffers.reserve()
 
     async def fill_from(self, source: Source) -> bool:
@@ -95,7 +95,7 @@ class SealedWriter:
         return Segment(self._plain_offset, self.plain_length, self._stored_offset, length, self._header)
 
     async def abandon(self) -> None:
-        """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
+        """Stop. Waits for the thread that still stores; if this is cancelled, its buffer is given back later."""
         await self._buffers.abandon()
 
 

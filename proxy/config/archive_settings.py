@@ -1,4 +1,4 @@
-"""`[archive]`: the place where layers go that archived images alone use."""
+"""`[archive]`: the store of layers that only archived images use. Part of `settings`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from proxy.config.setting import matches, one_of, setting
 
 READ_AT_ONCE = ("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "REDUCED_REDUNDANCY")
-"""S3's storage classes whose objects a GET reads without a request to restore them first."""
+"""S3's storage classes whose objects can be read without a restore request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`[audit]`: where the audit log goes, and how much of it stays."""
+"""`[audit]`: where the audit log is written, and how much of it is kept. Part of `settings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of `[events]`: where events may go, and how."""
+"""`[events]`: the allowed targets of events, and how they are delivered. Part of `settings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of lifecycle policies; see `settings`."""
+"""`[lifecycle]`: how lifecycle policies are applied. Part of `settings`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What this server was told: one TOML file, `WHARFAGE_<SECTION>_<KEY>`, flags; later ones win.
+"""Reads the settings: one TOML file, `WHARFAGE_<SECTION>_<KEY>`, flags; later ones win. Called by `cli` and `admin`.
 
 Promises: every key is a field of a frozen dataclass of `settings`; an unknown key or a bad value is a `ConfigError`
-that names where it stands and the nearest known key. The one module that reads the environment. Must not know what a
-setting is used for.
+that names its place and the nearest known key. The only module that reads settings from the environment. Must not know
+what a setting is used for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxy.model.errors import OperatorError
 
 PREFIX = "WHARFAGE_"
 
-# Read elsewhere or by the shell, and so not settings: the choice of twin, the file's own place.
+# Not settings: the choice of the speedups' implementation, and the path of the settings file.
 _OTHER_VARIABLES = {"WHARFAGE_PURE", "WHARFAGE_CONFIG"}
 _ALIASES = {
     "WHARFAGE_ACCESS_KEY_ID": ("keys", "access_key_id"),
@@ -33,13 +33,13 @@ _ALIASES = {
 
 
 class ConfigError(OperatorError):
-    """A setting that cannot be used; the text names file (or variable, or flag), key and what to do."""
+    """A setting that cannot be used; the text names file (or variable, or flag), key and remedy."""
 
     exit_status = 2
 
 
 def _masked(secret: str) -> str:
-    """What may be shown of a secret: of a URL all but user, password and query, of anything else nothing."""
+    """A secret for display: of a URL all but user, password and query, of anything else nothing."""
     scheme, found, rest = secret.partition("://")
     return f"{scheme}://***@{rest.rpartition('@')[2].partition('?')[0]}" if found else "***"
 
@@ -99,7 +99,7 @@ def load(
 
 
 def describe(config: Config) -> str:
-    """What is in force, as TOML with the source of each value beside it; secrets masked."""
+    """All settings as TOML, with the source of each value beside it; secrets masked."""
     lines: list[str] = []
     for section, kind in SECTIONS.items():
         lines.append(f"[{section}]")
@@ -115,7 +115,7 @@ def describe(config: Config) -> str:
 
 
 def _as_table(value: Any) -> dict[str, Any]:
-    """An entry of a list that is more than a text, without what is as by default; what its repr hides is masked."""
+    """An entry of a list of tables, without default values; secrets (hidden by its repr) are masked."""
     given = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
     return {f.name: each if f.repr else _masked(each) for f, each in given.items() if each != f.default}
 

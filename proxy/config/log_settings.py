@@ -1,4 +1,4 @@
-"""`[log]`: what is written of requests and of what happens, and in which form. Read by `observe`."""
+"""`[log]`: what is logged, and in which form. Read by `observe`."""
 
 from __future__ import annotations
 

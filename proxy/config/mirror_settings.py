@@ -26,8 +26,8 @@ _ROLE = re.compile(r"arn:aws:iam::([0-9]{12}):role/([\x21-\x7e]+/)?[\w+=,.@-]{1,
 
 @dataclass(frozen=True, slots=True)
 class MirrorEntry:
-    """`host` has a port only where others of its name are meant to be another host. `principal` is a role's ARN, and
-    `networks` is not empty then; without one, each pull needs credentials."""
+    """`host` has a port only if it must match that port alone. `principal` is a role's ARN, and then `networks` is not
+    empty; without one, each pull needs credentials."""
 
     host: str
     rule: str
@@ -37,13 +37,13 @@ class MirrorEntry:
 
     @property
     def account(self) -> str:
-        """The principal's; empty without one."""
+        """The principal's account; empty without one."""
         found = _ROLE.fullmatch(self.principal)
         return found[1] if found else ""
 
 
 def read_entry(given: Any) -> MirrorEntry:
-    """ValueError says what is wrong with it."""
+    """An entry from its table. ValueError with the reason if it is invalid."""
     if not isinstance(given, Mapping):
         raise ValueError("must be tables, each written [[mirror]]")
     known = {field.name for field in fields(MirrorEntry)}
@@ -79,7 +79,7 @@ def read_entry(given: Any) -> MirrorEntry:
 
 
 def read_entries(given: Any) -> tuple[MirrorEntry, ...]:
-    """The setting's value from what a file has. ValueError."""
+    """The setting's value from the file's tables. ValueError."""
     if not isinstance(given, list | tuple):
         raise ValueError("must be tables, each written [[mirror]]")
     found = tuple(map(read_entry, given))

@@ -1,7 +1,8 @@
 """`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment, for requests to upstream registries.
 
-In capitals or not, as curl and Go have them. NO_PROXY is a list of hosts (and all below them), HOST:PORT, addresses,
-networks such as 10.0.0.0/8, or `*`. This machine itself is never asked through a proxy. Pure; the loader reads it.
+In upper or lower case, as curl and Go read them. NO_PROXY is a list of hosts (and all below them), HOST:PORT,
+addresses, networks such as 10.0.0.0/8, or `*`. This machine itself is never reached through a proxy. Pure; called by
+`loader`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _PROXY = re.compile(r"https?://([^\s@/]*@)?[^\s@/]+/?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class OutboundProxies:
-    """Each with its scheme, and user and password where it has them; empty: none."""
+    """Each proxy with its scheme, and with user and password if it has them; empty: none."""
 
     https: str = field(default="", repr=False)
     http: str = field(default="", repr=False)
@@ -46,7 +47,7 @@ class OutboundProxies:
 
 
 def read_proxies(environ: Mapping[str, str]) -> OutboundProxies:
-    """ValueError names the variable that is no proxy, and repeats no password."""
+    """The proxies of the environment. ValueError names an invalid variable, and repeats no password."""
 
     def given(name: str) -> str:
         return (environ.get(name) or environ.get(name.lower()) or "").strip()

@@ -28,8 +28,8 @@ _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|localhost|\[::1\]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PeerSetting:
-    """One entry. `accounts` maps account numbers here to those there; an account that it leaves out has the same number
-    there. `connections` and `bytes_per_second` (0: no cap) are of one worker."""
+    """One entry. `accounts` maps account ids here to those there; an account that is not listed has the same id there.
+    `connections` and `bytes_per_second` (0: no limit) are of one worker."""
 
     region: str
     url: str
@@ -50,7 +50,7 @@ _NUMBERS = {"connections": (1, 1000), "bytes_per_second": (0, 2**50)}
 
 
 def read_peer(given: Any) -> PeerSetting:
-    """ValueError says what is wrong with it, and never shows a secret."""
+    """An entry from its table. ValueError with the reason if it is invalid, never with a secret."""
     if not isinstance(given, Mapping):
         raise ValueError("must be tables, each written [[peers]]")
     if unknown := [key for key in given if key not in _KEYS]:
@@ -80,7 +80,7 @@ def read_peer(given: Any) -> PeerSetting:
 
 
 def read_peers(given: Any) -> tuple[PeerSetting, ...]:
-    """The setting's value from what a file has. ValueError."""
+    """The setting's value from the file's tables. ValueError."""
     if not isinstance(given, list | tuple):
         raise ValueError("must be tables, each written [[peers]]")
     found = tuple(map(read_peer, given))

@@ -1,8 +1,8 @@
-"""Which lines leave this machine without TLS: to metadata services, other nodes, PostgreSQL, S3 and KMS.
+"""Finds connections that leave this machine without TLS: to metadata services, other nodes, PostgreSQL, S3 and KMS.
 
-`config` refuses them at start unless the section says `plaintext = true`: they carry data keys, layers of
-`sealing = "none"`, signatures, and every row with its secrets' ciphertexts. Loopback and unix sockets are no such
-lines; a name other than localhost may lead anywhere. Must not open a connection or look up a name.
+`loader` refuses them at start unless the section has `plaintext = true`: they carry data keys, layers of
+`sealing = "none"`, signatures, and every row with its secrets' ciphertexts. Loopback and unix sockets do not leave the
+machine; a name other than localhost may resolve to anything. Must not open a connection or look up a name.
 
 libpq's default (`sslmode=prefer`) falls back to plaintext, so PostgreSQL counts as encrypted from `require` on. Only
 `verify-full` authenticates the server.
@@ -20,8 +20,8 @@ _ENCRYPTED_MODES = ("require", "verify-ca", "verify-full")
 
 
 def plaintext_connections(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
-    """A complaint of each such line that is not allowed: its setting, where it leads, what to do. `environ` has what
-    libpq takes from there when the URL does not say."""
+    """A message for each such connection that is not allowed: its setting, its target, the remedy. `environ` has
+    libpq's variables, which count if the URL has no such parameter."""
     if not config.metadata.plaintext:
         yield from _bare_metadata(config)
         yield from _bare_advertise(config.server.advertise)
@@ -77,7 +77,7 @@ def _is_bare(url: str) -> bool:
 
 
 def is_plaintext_postgresql(url: str, environ: Mapping[str, str]) -> str | None:
-    """The first host of libpq's URL that is reached without TLS; None where there is none.
+    """The first host of libpq's URL that is reached without TLS; None if there is none.
 
     Source: PostgreSQL, "Connection URIs" (several hosts, a socket's directory, `host` and `hostaddr` as parameters) and
     "Environment Variables".
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _host(url: str) -> str:
-    """Empty for none, as of `:5050`, which is every address of the machine."""
+    """The host of a URL; empty for none, as in `:5050`, which is every address of the machine."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:  # brackets that hold no address

@@ -1,4 +1,4 @@
-"""`[pull_through]`: which upstreams rules may name beyond ECR's own, how each is reached, and how each rule caches.
+"""`[pull_through]`: upstreams that rules may name beside ECR's own, how each is reached, and how each rule caches.
 
     [pull_through]
     upstreams = ["https://harbor.partner.example", {url = "http://127.0.0.1:5001", connections = 4}]
@@ -8,7 +8,8 @@
     platforms = ["linux/amd64"]
     prefetch = ["library/nginx:stable"]
 
-A rule names an upstream by its host, by HOST:PORT, or as it is written here.
+A rule names an upstream by its host, by HOST:PORT, or as it is written here. Part of `settings`; read by `app.mirror`
+and `ecr.pull_through`.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ class UpstreamSetting:
     ca_bundle: str = ""
     client_cert: str = ""
     proxy: str = ""
-    connections: int = 0  # this and the next: 0 takes what [pull_through] says of all
+    connections: int = 0  # this and the next: 0 takes the value of [pull_through]
     requests_per_second: float = 0.0
 
     @property
     def host(self) -> str:
-        """HOST, or HOST:PORT, as rules name it."""
+        """HOST, or HOST:PORT, as in rules."""
         return self.url.partition("://")[2]
 
 
 def listed(upstreams: Iterable[UpstreamSetting], url: str) -> UpstreamSetting | None:
-    """The entry that a rule's `upstreamRegistryUrl` means."""
+    """The entry of a rule's `upstreamRegistryUrl`."""
     for entry in upstreams:
         if url.rstrip("/") in (entry.host, entry.url, f"{entry.host}:{_PORTS[entry.url.partition(':')[0]]}"):
             return entry
@@ -61,7 +62,7 @@ def listed(upstreams: Iterable[UpstreamSetting], url: str) -> UpstreamSetting | 
 
 
 def read_upstream(given: Any) -> UpstreamSetting:
-    """An entry of the list, a text or a table. ValueError says what is wrong with it."""
+    """An entry of the list, from a text or a table. ValueError with the reason if it is invalid."""
     table = {"url": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping) or not isinstance(table.get("url"), str):
         raise ValueError('each entry must be "https://HOST[:PORT]", or a table with such a url')
@@ -83,7 +84,7 @@ def read_upstream(given: Any) -> UpstreamSetting:
 
 
 def read_upstreams(given: Any) -> tuple[UpstreamSetting, ...]:
-    """The setting's value from what a file or the environment has. ValueError."""
+    """The setting's value from the file or the environment. ValueError."""
     if not isinstance(given, list | tuple):
         raise ValueError("must be a list of texts and tables")
     found = tuple(map(read_upstream, given))
@@ -104,7 +105,7 @@ def _origin(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RuleSetting:
-    """What is set for one rule's prefix. `platforms` are os/architecture[/variant], `prefetch` REPO[:TAG] upstream."""
+    """The settings of one rule's prefix. `platforms` are os/architecture[/variant], `prefetch` REPO[:TAG] upstream."""
 
     refresh_seconds: float = 24 * 3600.0
     stale_max_seconds: float = 0.0
@@ -116,7 +117,7 @@ class RuleSetting:
 
 
 def rule_settings(tables: Mapping[str, Any]) -> Callable[[str], RuleSetting]:
-    """By prefix, with or without a `/` at its end, from `PullThroughSettings.rules`."""
+    """Returns the settings of a prefix, with or without a `/` at its end, from `PullThroughSettings.rules`."""
 
     def read(keys: Mapping[str, Any]) -> RuleSetting:
         given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}

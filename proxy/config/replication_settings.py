@@ -1,4 +1,4 @@
-"""Settings of replication; see `settings`. Where images go is `peer_settings`."""
+"""`[replication]`: how images are replicated. Part of `settings`; `peer_settings` has the destinations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How a setting is declared: its default, its meaning, its check. Used by every module of sections in this package.
 
-A check takes the value and says what is wrong with it, or None.
+A check takes the value and returns what is wrong with it, or None.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def setting(
     secret: bool = False,
     read: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """`read` makes the value of what the file has, where that is more than its type; ValueError says what is wrong."""
+    """`read` converts the file's value if its type alone is not enough; ValueError with the reason."""
     return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret, "read": read})
 
 

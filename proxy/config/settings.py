@@ -1,7 +1,7 @@
-"""Every setting there is, by section: its default, its meaning, its bounds.
+"""All settings by section: default, meaning, bounds.
 
-A setting is one line here; `config` reads files and the environment into these, and refuses what their checks refuse.
-Meanings that begin with "s3:" belong to `[storage] backend = "s3"` only. Must not know where a value came from.
+`loader` reads files and the environment into these dataclasses, and refuses what their checks refuse. Meanings that
+begin with "s3:" apply to `[storage] backend = "s3"` only. Must not know where a value came from.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything in force. `sources`: where each given `section.key` came from; `warnings` are for the log."""
+    """All settings. `sources`: where each given `section.key` came from; `warnings` are for the log."""
 
     server: ServerSettings
     storage: StorageSettings

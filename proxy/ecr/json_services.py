@@ -1,4 +1,4 @@
-"""The services beside `ecr` that speak JSON 1.1 at this door: what is the same for each of them.
+"""Serves the services beside `ecr` that use JSON 1.1: what is the same for each of them. Called by `routes`.
 
 Proves the signature, reads and validates the input, fills the audit record, and renders. A service answers an action
 of its model and says which ARN it was about. Must not know any service.

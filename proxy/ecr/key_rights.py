@@ -1,12 +1,12 @@
 """Which KMS keys a caller may name for repositories: those that the operator allows, and those of its own account.
 
-The server calls KMS with its own credentials (`blob.kmskeys`). Without this check, any caller that may create a
+The server calls KMS with its own credentials (`blob.kms_keys`). Without this check, any caller that may create a
 repository could use every key that the server may use, another tenant's too, and find out which keys exist. Any caller
 may name a key that `[keys] allowed` lists. Any other key requires that the caller's own policies allow ACTIONS on the
 key's ARN, as ECR requires it. Policies of one account never grant a key of another account, whose number is part of the
 key's ARN. An explicit deny wins over both.
 
-`encryption` calls it for CreateRepository and creation templates, only where a key is named: the server's own key
+`repository_keys` calls it for CreateRepository and creation templates, only where a key is named: the server's own key
 requires no permission. Source: ECR User Guide, "Encryption at rest", "Required IAM permissions".
 """
 

@@ -1,9 +1,9 @@
-"""Saving and validating pull-through cache rules: what must hold of an upstream, a secret and a role beforehand.
+"""Saves and validates pull-through cache rules: checks upstream, secret and role first. Called by `routes`.
 
-An upstream is one that ECR knows by its host, or one of the operator's list. Those that ECR knows to want a login need
-a secret, unless the operator listed them. A secret must open and have the form of one. Rows are in
-`metadata.operations.pull_through`; asking an upstream is somebody else's (`UpstreamProbe`). Texts are ECR's, of the API
-model where none was observed.
+An upstream is one that ECR knows by its host, or one of the operator's list. ECR's upstreams that need a login require
+a secret, unless the operator listed them. A secret must be readable and have the right form. Rows are in
+`metadata.operations.pull_through`; `UpstreamProbe` calls the upstream. Texts are ECR's, or the API model's if none was
+observed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from proxy.model.upstreams import ECR, KINDS, kind_of
 
 CREATE, UPDATE, VALIDATE = (f"{verb}PullThroughCacheRule" for verb in ("Create", "Update", "Validate"))
 OPERATIONS = frozenset({CREATE, UPDATE, VALIDATE})
-"""What is not left to the rows alone."""
+"""Operations that need more than the rows."""
 
 _ROLE = re.compile(r"arn:aws:iam::([0-9]{12}):role/[\w+=,.@/-]+", re.ASCII)
 
 
 class UpstreamProbe(Protocol):
     async def probe(self, rule: PullThroughRule) -> str:
-        """Ask the rule's upstream whether it is a registry and takes the rule's credential. Empty: it does; else why
-        not, in words that name no secret. Failure where the secret is not to be had."""
+        """Check that the rule's upstream is a registry and accepts the rule's credential. Empty if so; else the reason,
+        without a secret. Failure if the secret cannot be read."""
 
 
 class PullThrough:
-    """One worker's. `upstreams` are those of `[pull_through]`."""
+    """One worker's operations on rules. `upstreams` are those of `[pull_through]`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class PullThrough:
         self._probe = probe
 
     async def call(self, ask: Ask) -> Mapping[str, Any]:
-        """The answer to one of `OPERATIONS` that the caller was allowed."""
+        """The output of one of `OPERATIONS`, which the caller is allowed."""
         validate(ask.operation, ask.parameters)
         if ask.operation == VALIDATE:
             return await self._validate(ask)
@@ -69,7 +69,7 @@ class PullThrough:
         return await self._rows.call(ask.account, ask.operation, parameters)
 
     def _kind(self, parameters: Mapping[str, Any]) -> str:
-        """Of the upstream that is named; empty for one of the list. UnsupportedUpstreamRegistry."""
+        """The kind of the named upstream; empty for one of the operator's list. UnsupportedUpstreamRegistry."""
         url, given = parameters["upstreamRegistryUrl"], parameters.get("upstreamRegistry")
         kind, entry = kind_of(url), listed(self._upstreams, url)
         if (not kind and entry is None) or (given and given != kind):
@@ -112,7 +112,7 @@ class PullThrough:
             return failure.message
 
     async def _rule(self, ask: Ask) -> PullThroughRule:
-        """PullThroughCacheRuleNotFound."""
+        """The rule that the call names. PullThroughCacheRuleNotFound."""
         wanted = str(ask.parameters["ecrRepositoryPrefix"]).rstrip("/")
         for rule in await self._rows.pull_through_rules(ask.account):
             if rule.prefix.rstrip("/") == wanted:

@@ -1,10 +1,9 @@
-"""The query protocol's part of the door: a form becomes the input of an action of `sts` or `iam`, its output XML.
+"""The query protocol: a form becomes the input of an action of `sts` or `iam`, and its output XML. Called by `routes`.
 
-Or JSON, as AWS does it, for who accepts that: verifiers of pre-signed identities do.
+Or JSON, as at AWS, for clients that accept it: verifiers of pre-signed identities do.
 
-Whoever asks has proved it by a signature over the whole request, but for the action that needs none. A form comes as a
-POST's body or as a GET's query, which is how a pre-signed request travels; the signature's own parameters among its
-fields are nobody's members and passed over.
+Callers are authenticated by a signature over the whole request, except for the action that needs none. A form is a
+POST's body or a GET's query, as in a pre-signed request; the signature's own parameters among its fields are skipped.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from proxy.ecr.signed_request import Signatures, claim_of
 from proxy.model.identity import Caller
 
 UNSIGNED = frozenset({"AssumeRoleWithWebIdentity"})
-"""Actions of STS whose caller shows a token of somebody else instead of a signature."""
+"""Actions of STS whose caller has a token of another issuer instead of a signature."""
 
-UNSIGNED_MAX = 64 * 1024  # of a body that nobody vouches for: a web identity is a token of some KiB
+UNSIGNED_MAX = 64 * 1024  # of an unsigned body: a web identity is a token of some KiB
 
 for _name in ("sts", "iam"):
     models.service(_name)  # read before the server forks, not in the first request of each worker
 
 
 class StsHandler(Protocol):
-    """`caller` is None for who signs nothing."""
+    """`caller` is None for an unsigned request."""
 
     async def answer(
         self, action: str, caller: Caller | None, parameters: Mapping[str, Any], info: RequestInfo
@@ -53,7 +52,7 @@ class IamHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueryHandlers:
-    """What answers the actions of each service, with the output of its model. Failure."""
+    """The handlers of each service's actions, which return outputs of its model. Failure."""
 
     sts: StsHandler
     iam: IamHandler
@@ -90,14 +89,14 @@ async def answer_query(
 
 
 def refuse_query(request: web.Request, service: ApiService, error: WireError, request_id: str) -> web.Response:
-    """The answer to a request that went wrong, in the form that it accepts."""
+    """The response to a failed request, in the form that it accepts."""
     if accepts_json(request):
         return render_query_json(error, request_id)
     return render_xml(error, service.name, request_id)
 
 
 def accepts_json(request: web.Request) -> bool:
-    """Whether JSON is named and XML is not; `*/*`, with or without a name beside it, says nothing."""
+    """Whether Accept names JSON and not XML; `*/*` counts as neither."""
     accepted = request.headers.get("Accept", "").lower()
     return "application/json" in accepted and "xml" not in accepted
 
@@ -105,7 +104,7 @@ def accepts_json(request: web.Request) -> bool:
 async def _read(
     request: web.Request, service: ApiService, signatures: Signatures
 ) -> tuple[Caller | None, Mapping[str, str]]:
-    """Who signed the form, None for an action that needs no signature and has none; and the form."""
+    """The caller, None for an action that needs no signature and has none; and the form."""
     try:
         claim = claim_of(request)
     except SignatureRefused as refused:

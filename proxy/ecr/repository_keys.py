@@ -1,10 +1,10 @@
-"""Keys of repositories' own: encryptionConfiguration as it is asked for and as it is kept, with the KMS key's ARN,
-which was found to be usable; and what is answered once it is not any more.
+"""Repositories' own KMS keys: resolves encryptionConfiguration to the ARN of a usable key, and refuses images of a
+repository whose key is no longer usable. Called by `routes`.
 
-ECR calls KMS with the permissions of the caller; this server uses its own (`blob.kmskeys`), once `keyrights` has found
-that the caller may name the key.
-Where no key is named it is the server's own, as AWS's managed key `aws/ecr` is an account's. KMS_DSSE is refused, as
-outside of AWS's GovCloud. Source: ECR User Guide, "Encryption at rest"; API reference, "EncryptionConfiguration".
+ECR calls KMS with the permissions of the caller; this server uses its own (`blob.kms_keys`), after `key_rights` has
+checked that the caller may name the key. Without a named key the server's own is used, as AWS's managed key `aws/ecr`
+is an account's. KMS_DSSE is refused, as outside of AWS's GovCloud.
+Source: ECR User Guide, "Encryption at rest"; API reference, "EncryptionConfiguration".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OF_TEMPLATES = frozenset({"CreateRepositoryCreationTemplate", "UpdateRepository
 
 
 async def call(keys: DataKeys, rights: KeyRights, metadata: Metadata, ask: Ask) -> Mapping[str, Any]:
-    """`Metadata.call`, with what KMS keys have a say in. AccessDenied, Kms.
+    """`Metadata.call`, with the checks of KMS keys. AccessDenied, Kms.
 
     Images of a repository whose own key KMS refuses are neither taken nor given: their layers could not be read."""
     if ask.operation == "PutImage":
@@ -52,9 +52,9 @@ async def _require(keys: DataKeys, metadata: Metadata, ask: Ask) -> None:
 
 
 async def _with_its_key(keys: DataKeys, rights: KeyRights, ask: Ask) -> Mapping[str, Any]:
-    """The call's parameters, with the KMS key of its encryptionConfiguration as it is kept.
+    """The call's parameters, with the KMS key of its encryptionConfiguration as it is stored.
 
-    A template's key is named by its ARN, as ECR wants it, and used only when a repository is made."""
+    A template's key is named by its ARN, as ECR requires, and used only when a repository is created."""
     given = ask.parameters.get("encryptionConfiguration")
     of_template = ask.operation in _OF_TEMPLATES
     if given is None or not (of_template or ask.operation == "CreateRepository"):
@@ -73,7 +73,7 @@ async def _with_its_key(keys: DataKeys, rights: KeyRights, ask: Ask) -> Mapping[
             raise
         if "absent" in failure.fields:
             raise invalid("encryptionConfiguration.encryptionType", failure.message) from failure
-        raise Failure(Code.SERVER, failure.message, hint=failure.hint) from failure  # templates' own has no word for it
+        raise Failure(Code.SERVER, failure.message, hint=failure.hint) from failure  # templates have no such error
     return {**ask.parameters, "encryptionConfiguration": settled}
 
 
@@ -92,9 +92,9 @@ async def _settled(
 
 
 async def _arn(keys: DataKeys, rights: KeyRights, ask: Ask, name: str, sealed_for: str) -> str:
-    """The ARN of the key of that name, which the caller may use; empty is the server's own. AccessDenied, Kms.
+    """The ARN of the key of that name, which the caller may use; empty for the server's own. AccessDenied, Kms.
 
-    KMS has to resolve an id or an alias before its ARN can be checked; permitted callers alone see its refusal.
+    KMS has to resolve an id or an alias before its ARN can be checked; only permitted callers see its refusal.
     """
     if is_key_arn(name):
         await rights.require(ask, name, name)
@@ -106,7 +106,7 @@ async def _arn(keys: DataKeys, rights: KeyRights, ask: Ask, name: str, sealed_fo
             raise
         if "kmsError" in fields and not is_key_arn(name):
             await rights.require_unknown(ask, name)
-        # A key of the sender's choice, or one where there can be none: no fault of this server's.
+        # The caller chose the key, or named one where none is allowed: not a fault of this server.
         raise Failure(Code.KMS, failure.message, hint=failure.hint, **fields, chosen=True) from failure
     if name and arn != name:
         await rights.require(ask, arn, name)

@@ -1,12 +1,12 @@
-"""POST / - the AWS door. The table below is all that it serves of `ecr`.
+"""POST /: the AWS APIs. The table below has all operations of `ecr` that are served. `app.router` calls `handler`.
 
     X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<Operation>     JSON 1.1, signed for `ecr`
     X-Amz-Target: secretsmanager.<Operation>                           JSON 1.1 of another service (`json_services`)
     no target, signed for `sts` or `iam`, or of their Version          the query protocol (`query`), also by GET
 
-Each request: signature, body, rate, policy, then the metadata service, which speaks the same language. Promises:
-nothing is forwarded before the one policy evaluator has allowed it; every answer has an x-amzn-RequestId and a Date
-(SDKs correct their clocks by it); no header, secret or token gets into a log line or an error.
+Each request: signature, body, rate, policy, then the metadata service, which has the same operations. Promises: nothing
+is forwarded before the policy evaluator has allowed it; every response has an x-amzn-RequestId and a Date (SDKs correct
+their clocks by it); no header, secret or token gets into a log line or an error.
 """
 
 from __future__ import annotations
@@ -80,17 +80,17 @@ from proxy.model.identity import Caller
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 
-LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
+LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker has, each of some 60 MiB until it is stored; others wait
 IN_PROGRESS = "IN_PROGRESS"  # of a preview of a lifecycle policy
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRoute:
-    """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
-    with which condition keys of its own, and which other actions must be allowed on what, or on all names `below` an
-    ARN that ends in a star; how much of a body is read, and what the caller gave that the answer says again. `action`
-    is another's name, where ECR has none of its own."""
+    """An operation: its registry; the ARNs on which its action, `ecr:` with its own name, must be allowed, with its own
+    condition keys; other actions that must be allowed, and on what, or on all names `below` an ARN that ends in a star;
+    how much of a body is read; and the members that the output repeats from the input. `action` is the name of another
+    action, if ECR has none for this operation."""
 
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
@@ -165,7 +165,7 @@ FIXED: Mapping[str, str] = {
     "GetRegistryScanningConfiguration": "ECR's default: basic scans, no rules",
     "GetSigningConfiguration": "there is none: SigningConfigurationNotFoundException",
 }
-"""What of the table has one answer for every image or registry, and which; docs/compatibility.md says so."""
+"""Operations of the table with the same output for every image or registry; see docs/compatibility.md."""
 
 
 def handler(
@@ -188,11 +188,10 @@ def handler(
     pull_through: PullThrough | None = None,
     mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
-    are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name;
-    `pull_through` answers what rows alone cannot about its rules, and `mirror` pulls through them; `previews` computes
-    those of lifecycle policies."""
+    """The handler for `/`. Every call is recorded in `trail`; `clock` returns epoch seconds. `rates`, if any, count
+    each signed request before authorisation; `pulls` records pull times. `allowed_keys` as in `[keys] allowed`;
+    `json_services` are those of `services.TARGETS`, by name; `pull_through` serves the operations on rules that need
+    more than rows, and `mirror` pulls through the rules; `previews` computes those of lifecycle policies."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = BodyLimiter(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -204,7 +203,7 @@ def handler(
             service, hosts.account, request_info_of(request, now=clock(), region=hosts.region), request_id
         )
         try:
-            record.account = hosts.account_of(request.host)  # one of another region is not ours
+            record.account = hosts.account_of(request.host)  # Failure for a registry of another region
             if service is ECR:
                 return json_answer(await call(request, record), request_id)
             if speaks_json(service):
@@ -249,7 +248,7 @@ def handler(
             if route is None:
                 raise unknown_operation(operation)
             parameters = await off_loop(len(body), read_parameters, body)
-            del body  # of some MiB perhaps, while the rows are asked
+            del body  # it may have some MiB: free it before the metadata service is called
             ask = await allowed(operation, caller, parameters, record)
             found = route.echo(ask, await execute(ask, request))
         record.succeeded(found)
@@ -265,7 +264,7 @@ def handler(
         conditions = route.keys(ask)
         record.resources = route.resources(ask)
         own = [(f"ecr:{route.action or operation}", resource) for resource in record.resources]
-        if len(own) > 1:  # fetched together, for the decisions to find where they are kept
+        if len(own) > 1:  # fetched together into the cache, where the decisions find them
             await metadata.repositories_access(account, [repository_named(resource) for resource in record.resources])
         for action, resource in (*own, *route.also(ask)):
             await access.require(caller, action, resource, record.info, conditions)
@@ -276,7 +275,7 @@ def handler(
         return ask
 
     async def execute(ask: Ask, request: web.Request) -> Mapping[str, Any]:
-        """What is not answered here is where the rows are."""
+        """Execute an allowed call: here, or in the metadata service."""
         if ask.operation == "GetAuthorizationToken":
             return authorization_data(ask, tokens, endpoints, request)
         if ask.operation == "InitiateLayerUpload":
@@ -308,7 +307,7 @@ def handler(
 
 
 def _size(found: Mapping[str, Any]) -> int:
-    """Characters of manifests, or as many as annotations have at most: all that makes an answer large."""
+    """Characters of manifests, or the most that annotations can have: only these make an output large."""
     manifests = sum(len(each.get("imageManifest", "")) for each in (*found.get("images", ()), found.get("image", {})))
     annotated: int = sum(each["size"] for each in found.get("referrers", ()))
     return manifests + annotated

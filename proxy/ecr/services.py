@@ -1,12 +1,13 @@
-"""The services behind this door, and which of them a request is for.
+"""The AWS services that are served, and which of them a request is for. Called by `routes` and `query`.
 
     X-Amz-Target                   its service, JSON 1.1: secretsmanager, events, or ecr
-    else the signature's scope     ecr, sts or iam, as it says
+    else the signature's scope     ecr, sts or iam, by its service
     else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
     else a form, a GET, an Action  sts
     else                           ecr
 
-Chosen by the head of a request alone, and proves nothing: it says in whose words to answer, and what to demand.
+The choice depends on the head of a request only, and authenticates nothing: it decides the form of the response, and
+what a signature must have.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ MANIFEST_JSON_MAX = 3 * MANIFEST_MAX + JSON_MAX  # PutImage: JSON's escapes make
 
 @dataclass(frozen=True, slots=True)
 class ApiService:
-    """What a service wants of a signature. `regions` may be in the scope, besides the registry's own.
+    """What a service requires of a signature. `regions` may be in the scope, beside the registry's own.
 
     `required` headers must be signed. `skew_minutes` is how far off a signature's date may be, either way.
-    `presigned_seconds`: how long a pre-signed query holds, whatever it says itself; None: as long as it says.
+    `presigned_seconds`: how long a pre-signed query is valid, whatever it says itself; None: as long as it says.
     """
 
     name: str
@@ -45,7 +46,7 @@ class ApiService:
 ECR = ApiService("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
 WITH_MANIFEST = replace(ECR, body_max=MANIFEST_JSON_MAX)
 
-# SDKs set to the global endpoints sign for us-east-1 whatever region they work in.
+# SDKs that use the global endpoints sign for us-east-1 in every region.
 STS = ApiService(
     "sts",
     ("host", "x-amz-date"),
@@ -63,7 +64,7 @@ SECRETS_MANAGER = ApiService(
 EVENTS = ApiService("events", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
 
 TARGETS = {"secretsmanager": SECRETS_MANAGER, "AWSEvents": EVENTS}
-"""What stands before the dot in X-Amz-Target, of services beside ecr."""
+"""Services beside ecr, by the part of X-Amz-Target before the dot."""
 
 SERVICES = {service.name: service for service in (ECR, STS, IAM)}
 
@@ -73,7 +74,7 @@ _VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
 
 
 def service_of(request: web.Request) -> ApiService:
-    """Whose request this is, as far as its head tells."""
+    """The service of a request, by its head."""
     if "X-Amz-Target" in request.headers:
         return TARGETS.get(request.headers["X-Amz-Target"].partition(".")[0], ECR)
     query = request.raw_path.partition("?")[2]
@@ -95,6 +96,6 @@ def speaks_json(service: ApiService) -> bool:
 
 
 def has_large_body(request: web.Request, service: ApiService) -> bool:
-    """Whether more than `JSON_MAX` bytes may come, and be taken."""
+    """Whether the body may be larger than `JSON_MAX`."""
     length = request.content_length
     return service.body_max > JSON_MAX and (length is None or length > JSON_MAX)

@@ -1,9 +1,9 @@
-"""A signed request, proven and then read: the step from aiohttp to a caller and the bytes that it vouches for.
+"""Checks the signature of a request and reads its body. Called by `routes`, `query`, `layers` and `json_services`.
 
-In the order that costs least: head, scope, date, the access key's row or the session token, and only then the body,
-which is charged (`bodies`), bounded and hashed as it arrives. Two ways to take a body: `read`, whole, of which nothing
-is looked at before its signature was checked; `stream`, large and piece by piece, of which nothing may be *kept* before
-`prove` has returned. Must not know operations.
+The cheapest check comes first: head, scope, date, the access key's row or the session token, and only then the body,
+which is charged (`bodies`), bounded and hashed as it arrives. There are two ways to read a body: `read` returns it
+whole, after its signature was checked; `stream` returns a large one in pieces, none of which may be used for good
+before `prove` has returned. Must not know operations.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ TOO_MANY_TEXT = "Too many signatures that did not match came from this address. 
 SESSIONS_MAX = 512  # session tokens, some 6 KB each at most
 
 Admit = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
-"""Waits for a body's place among those of its account; what it gives is called once the body is proven (`limiter`)."""
+"""Waits for a body's slot; the returned function is called once the signature is checked (`body_limiter`)."""
 
 
 class KeyLookups(CallerLookups, Protocol):
-    """The part of `metadata.contract.Metadata` that knows keys and who holds them."""
+    """The part of `metadata.contract.Metadata` that has access keys and their principals."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 
 
 class Signatures:
-    """Proves requests; keeps the signing keys of the day and the session tokens seen lately."""
+    """Checks signatures; caches the signing keys of the day and recent session tokens."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Signatures:
         folder: Path | None = None,
         logins: FailedLogins | None = None,
     ) -> None:
-        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds.
+        """`secrets` opens what `auth.secrets` sealed; `clock` returns epoch seconds.
 
-        `callers` are those of all doors (None: of these signatures alone); `uses` hears of every key that was proven.
-        `unproven` is charged for bodies that are not; long ones are set aside in `folder` (None: the system's own).
-        `logins` slows down clients whose signatures fail (None: nobody).
+        `callers` is shared by all protocols (None: not shared); `uses` records each use of a key. `unproven` is charged
+        for bodies before their signature is checked; long ones are written to `folder` (None: the system's temporary
+        folder). `logins` slows down clients whose signatures fail (None: no limit).
         """
         self._lookups = lookups
         self._secrets = secrets
@@ -105,7 +105,7 @@ class Signatures:
 
     @contextlib.asynccontextmanager
     async def stream(self, request: web.Request, claim: Claim, service: ApiService) -> AsyncIterator[SignedBody]:
-        """The body of a request as it comes, up to `service.body_max` bytes; who signed it is known by `prove`.
+        """The body of a request in pieces, up to `service.body_max` bytes; `prove` returns its signer.
 
         Refused before the first byte for a claim that cannot hold. Left without an error and without a proof is a
         mistake of the caller's (RuntimeError)."""
@@ -142,7 +142,7 @@ class Signatures:
                 self._uses.used(claim.access_key_id, claim.region, claim.service)
 
     def _failed(self, client: str, claim: Claim, key: str = "") -> None:
-        """`key` is one that exists. A session's is as much of a secret as its token, and is not slowed down."""
+        """`key` is an existing access key. A session's key is as secret as its token, and is not slowed down."""
         observe.metrics.logins_failed.labels("ecr").inc()
         self._logins.failed(client, "" if claim.token else key)
 
@@ -181,7 +181,7 @@ class Signatures:
             caller = await self._callers.find(
                 found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
             )
-        if caller is None:  # the token of another key, or whose principal is gone, or that is revoked
+        if caller is None:  # a token of another key, of a deleted principal, or a revoked one
             raise SignatureRefused(SignatureReason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         return _Signer(caller, self._keys.get(claim, name, lambda: found.secret))
 
@@ -196,14 +196,14 @@ class Signatures:
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
-    """Whom a claim names, and the key that it must have been signed with."""
+    """The caller that a claim names, and the key that it must be signed with."""
 
     caller: Caller
     key: bytes = field(repr=False)
 
 
 class SignedBody:
-    """Chunks of a body, hashed as they pass. Iterate once, then `prove`; what came before may be kept only then."""
+    """Chunks of a body, hashed as they are read. Iterate once, then call `prove`; use the chunks for good only then."""
 
     def __init__(
         self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], signer: _Signer, charge: Charge
@@ -218,12 +218,12 @@ class SignedBody:
 
     @property
     def received(self) -> int:
-        """Bytes of it so far."""
+        """Bytes of the body so far."""
         return self._charge.received
 
     @property
     def account(self) -> str:
-        """Of whom the request names; that it is from there is known once it is proven."""
+        """The account that the request names; unauthenticated until `prove`."""
         return self._signer.caller.account
 
     def __aiter__(self) -> SignedBody:

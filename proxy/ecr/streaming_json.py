@@ -1,11 +1,11 @@
-"""A JSON 1.1 body with one huge base64 member (`layerPartBlob`), read as it comes: never held whole.
+"""Parses a JSON 1.1 body with one huge base64 member (`layerPartBlob`) in pieces. Called by `layers`.
 
     {"repositoryName": "a", "layerPartBlob": "…28 MB…", "partFirstByte": 0}      keys in any order
 
-`feed` takes the bytes of the body in pieces of any size and gives back what of the huge member they decode to; `finish`
-gives the other members, once all has come. Outside of that member a body is one flat object of scalars, at most
-`REST_MAX` bytes of it; those are kept and read as all other bodies are (`parameters`). What cannot be such a body is
-refused (SerializationException) as soon as that is seen, so whatever was given back before must not have been kept.
+`feed` takes the bytes of the body in pieces of any size and returns the decoded bytes of the huge member; `finish`
+returns the other members at the end. Outside of that member a body is one flat object of scalars, at most `REST_MAX`
+bytes; those are collected and parsed as other bodies are (`parameters`). An invalid body is refused
+(SerializationException) as soon as that is seen, so the caller must not use earlier bytes for good before `finish`.
 Must not know operations or signatures.
 """
 
@@ -31,7 +31,7 @@ _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 
 
 class _At(Enum):
-    """Where in the body the next byte stands."""
+    """The parser's state: what the next byte is part of."""
 
     BEGIN = "before the object"
     FIRST_KEY = "before a key or the end"
@@ -51,7 +51,7 @@ class StreamedObject:
 
     def __init__(self, member: str, limit: int) -> None:
         self.length: int | None = None
-        """Bytes of the huge member so far; None while none has been met (absent, or no string)."""
+        """Bytes of the huge member so far; None if there was none yet (absent, or no string)."""
         self._member = member
         self._limit = limit
         self._at = _At.BEGIN
@@ -71,7 +71,7 @@ class StreamedObject:
         return b"".join(decoded)
 
     def finish(self) -> dict[str, Any]:
-        """All other members. Unreadable unless the object is whole."""
+        """All other members. UnreadableRequest unless the object is complete."""
         if self._at is not _At.END and self._rest:
             raise not_readable("The request body is not valid JSON.")
         members = read_parameters(bytes(self._rest))
@@ -102,7 +102,7 @@ class StreamedObject:
     # ---- all else --------------------------------------------------------------------------------------------------
 
     def _other(self, piece: bytes, position: int) -> int:
-        """Take one token, or as much of it as is there; where the next one begins."""
+        """Parse one token, or the part that is there; returns where the next one begins."""
         if self._at in (_At.IN_KEY, _At.IN_STRING):
             return self._string(piece, position)
         if self._at is _At.IN_SCALAR:
@@ -176,7 +176,7 @@ class StreamedObject:
 
 
 class _Base64:
-    """Standard base64 with padding, as it stands in a JSON string, from pieces cut anywhere. ValueError."""
+    """Decodes standard base64 with padding in a JSON string, from pieces cut anywhere. ValueError."""
 
     def __init__(self) -> None:
         self._cut = b""  # an escape that is not whole

@@ -1,9 +1,9 @@
-"""BatchGetImage and ListImageReferrers under a pull-through rule: what is not here is imported first, and why it could
-not be is told.
+"""BatchGetImage and ListImageReferrers under a pull-through rule: imports what is missing first, and reports failures.
+Called by `routes`.
 
-    an image that the upstream has not         as any other: ImageNotFound
-    a failure of the upstream's                UpstreamAccessDenied, UpstreamTooManyRequests or UpstreamUnavailable
-    the same, and the repository is not here   UnableToGetUpstreamImageException
+    the upstream does not have the image       ImageNotFound, as for any other
+    the upstream fails                         UpstreamAccessDenied, UpstreamTooManyRequests or UpstreamUnavailable
+    the same, and the repository is missing    UnableToGetUpstreamImageException
 
 Source: ImageFailureCode of botocore's `ecr` model.
 """
@@ -22,13 +22,13 @@ from proxy.model.names import check_tag, is_digest_like, parse_digest, repositor
 from proxy.registry.mirror.mirror import Mirror
 
 _OF_UPSTREAM = (Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE)
-_OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # which the answer of rows tells by itself
+_OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # which the output of `rest` reports itself
 
 
 async def answer(
     mirror: Mirror, access: Access, ask: Ask, rest: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> Mapping[str, Any]:
-    """The answer of `rest`, asked once all images that can be imported are."""
+    """The output of `rest`, called once all images that can be imported are."""
     validate(ask.operation, ask.parameters)
     name: str = ask.parameters["repositoryName"]
     arn = repository_arn(ask.region, ask.account, name)
@@ -71,7 +71,7 @@ async def answer(
 async def list_referrers(
     mirror: Mirror, access: Access, ask: Ask, rest: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> Mapping[str, Any]:
-    """The answer of `rest`, once the upstream's referrers are here. UnableToListUpstreamImageReferrers."""
+    """The output of `rest`, once the upstream's referrers are imported. UnableToListUpstreamImageReferrers."""
     validate(ask.operation, ask.parameters)
     name, digest = ask.parameters["repositoryName"], ask.parameters["subjectId"]["imageDigest"]
     arn = repository_arn(ask.region, ask.account, name)

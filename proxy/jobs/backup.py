@@ -6,7 +6,7 @@
                                   store id; none with --inventory
       snapshots/
         20261124T220511Z/         its time, UTC
-          rows.db                 SQLite: every row of one moment (`metadata.snapshot`)
+          rows.db                 SQLite: all rows of one moment (`metadata.db.snapshot`)
           objects.txt             a line for each blob: object key, stored bytes, digest, `kept`, `archived` or
                                   `quarantined`
           keys.sealed             master keys (if they are in a file) and credentials under the passphrase

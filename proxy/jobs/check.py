@@ -218,7 +218,7 @@ async def _headers_stand(found: ObjectReader, sealed: SealedObject, segments: Se
 async def judge(
     metadata: Metadata, report: CheckReport, blob: Blob, error: ObjectMissing | Failure, *, repair: bool
 ) -> None:
-    """Put what was found about a blob where it belongs, if its row still stands; with `repair`, hide it."""
+    """Add the finding to its list, if the blob's row still exists; with `repair`, quarantine the blob."""
     key = blob.sealed.object_key
     if isinstance(error, Failure) and error.code is Code.METADATA_UNAVAILABLE:
         raise error

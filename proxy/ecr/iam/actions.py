@@ -1,7 +1,7 @@
-"""Every IAM action that is served: on what it is asked, and which condition keys go with it.
+"""Every IAM action that is served: the resource of its permission, and its condition keys. Used by its package.
 
 Source: Service Authorization Reference, "Actions, resources, and condition keys for AWS Identity and Access
-Management". Where that names no resource for a list, IAM still asks on the path that is listed.
+Management". If that names no resource for a list, IAM still checks the path that is listed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ class EntityKind(StrEnum):
     ROLE = "role"
     POLICY = "policy"
     PROVIDER = "oidc-provider"
-    ACCESS_KEY = "access-key"  # asked on the user whose key it is
-    SOURCE = "source"  # whatever user, group or role the ARN names
+    ACCESS_KEY = "access-key"  # checked on the key's user
+    SOURCE = "source"  # the user, group or role that the ARN names
     NONE = ""
 
 
 @dataclass(frozen=True, slots=True)
 class IamAction:
-    """`parameter` names the entity (PolicyArn and the like hold a whole ARN); a list without one is of `PathPrefix`.
+    """`parameter` names the entity (PolicyArn and the like hold a whole ARN); a list without one is on `PathPrefix`.
 
-    `makes`: the entity is made by this, its ARN follows from Path and name. `own`: a caller that names no user means
-    itself, be it the account's root. `bounded`: iam:PermissionsBoundary is the one that the entity has, or is given
-    here. `renames`: the new name is asked about as well. `tagging` is the action that tags given at the making need
-    besides."""
+    `makes`: the call creates the entity, whose ARN follows from Path and name. `own`: a caller that names no user means
+    itself, also the account's root. `bounded`: iam:PermissionsBoundary is the entity's, or the one that the call sets.
+    `renames`: the new name is checked too. `tagging` is the action that tags at the creation require as well."""
 
     kind: EntityKind
     parameter: str = ""
@@ -73,7 +72,7 @@ ACTIONS: Mapping[str, IamAction] = {
     "AttachUserPolicy": _BOUNDED_USER,
     "DetachUserPolicy": _BOUNDED_USER,
     "ListAttachedUserPolicies": _USER,
-    # what a user has
+    # credentials, groups and policies of users
     "CreateAccessKey": _OWN,
     "UpdateAccessKey": _OWN,
     "DeleteAccessKey": _OWN,
@@ -150,7 +149,7 @@ ACTIONS: Mapping[str, IamAction] = {
     "TagOpenIDConnectProvider": _PROVIDER,
     "UntagOpenIDConnectProvider": _PROVIDER,
     "ListOpenIDConnectProviderTags": _PROVIDER,
-    # the account, and what its policies come to
+    # the account, and its authorization details
     "CreateAccountAlias": _ANY,
     "DeleteAccountAlias": _ANY,
     "ListAccountAliases": _ANY,

@@ -1,7 +1,7 @@
-"""One call of IAM: may they, and then what the rows say.
+"""One call of IAM: checks permission, then calls the metadata service. Called by `ecr.query`.
 
-The caller's account is the account: an ARN of another one finds nothing. The secret of a new access key is made here
-and sealed before it goes to the rows; it is told once, in this answer, and to nobody else.
+A call works on the caller's account: an ARN of another one finds nothing. The secret of a new access key is made and
+sealed here; it is returned once, in this response.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECRET_BYTES = 30  # 40 characters of base64, as AWS's own
 
 
 class Rows(Protocol):
-    """The part of `metadata.contract.Metadata` that IAM asks."""
+    """The part of `metadata.contract.Metadata` that IAM needs."""
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]: ...
 
@@ -37,7 +37,7 @@ class Rows(Protocol):
 
 
 class Iam:
-    """One worker's answers. `sealer` is one for `auth.secrets.PURPOSE`."""
+    """One worker's IAM. `sealer` is for `auth.secrets.PURPOSE`."""
 
     def __init__(self, rows: Rows, access: Access, sealer: SmallSealer) -> None:
         self._rows = rows
@@ -49,7 +49,7 @@ class Iam:
     ) -> Mapping[str, Any]:
         """The output of `action`, whose `parameters` have been validated against the model.
 
-        Failure: UnknownOperation for what is not served, AccessDenied, and whatever the rows have to say."""
+        Failure: UnknownOperation if it is not served, AccessDenied, and failures of the metadata service."""
         described = ACTIONS.get(action)
         if described is None:
             raise Failure(

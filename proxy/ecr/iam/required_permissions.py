@@ -1,8 +1,8 @@
-"""From a call to what the evaluator is asked: whole ARNs, and the condition keys of the entity and of the request.
+"""The permissions that an IAM call requires: ARNs, and condition keys of entity and request. Called by `calls`.
 
-An entity that is there is asked about under its own ARN, path included, whatever the case it was written in; of one
-that is not, the ARN without a path, so that only who might see it learns that it is not there. An OIDC provider's ARN
-is its URL without the scheme.
+An existing entity is checked under its own ARN with its path, in whatever case the request has it; a missing one under
+the ARN without a path, so that only callers that could see it learn that it is missing. An OIDC provider's ARN has its
+URL without the scheme.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAGGED_TWICE = frozenset({EntityKind.USER, EntityKind.ROLE})  # that have iam:R
 
 @dataclass(frozen=True, slots=True)
 class RequiredPermission:
-    """One thing that must be allowed. `keys` are in lower case."""
+    """An action that must be allowed on a resource. `keys` are in lower case."""
 
     action: str
     resource: str
@@ -35,7 +35,7 @@ class RequiredPermission:
 async def required_permissions(
     find: FindResource, account: str, name: str, action: IamAction, parameters: Mapping[str, Any]
 ) -> list[RequiredPermission]:
-    """What must be allowed for the call `name` of the entities of `account`."""
+    """The permissions for the call `name` on entities of `account`."""
     keys = _request_keys(action, parameters)
     if action.kind is EntityKind.NONE:
         return [RequiredPermission(f"iam:{name}", "*", keys)]
@@ -63,7 +63,7 @@ async def required_permissions(
 
 
 def _request_keys(action: IamAction, parameters: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """The condition keys that the call's own parameters fill."""
+    """The condition keys from the call's own parameters."""
     keys: dict[str, Sequence[str]] = {}
     tags = parameters.get("Tags")
     if tags:
@@ -99,7 +99,7 @@ def _made(account: str, kind: EntityKind, given: str, parameters: Mapping[str, A
 
 
 def _named(account: str, kind: EntityKind, given: str) -> str:
-    """Of an entity that is not there."""
+    """The ARN of a missing entity."""
     if kind in _BY_ARN:
         return given
     if kind is EntityKind.ACCESS_KEY:

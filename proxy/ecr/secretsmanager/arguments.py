@@ -1,4 +1,4 @@
-"""What of an input of Secrets Manager's the model's shapes cannot say; texts as Secrets Manager answers them."""
+"""Checks of Secrets Manager's inputs beyond the model's shapes, with Secrets Manager's texts. Called by `calls`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.auth.secrets import SecretValue
 from proxy.model.errors import Code, Failure
 
 HIDDEN = ("SecretString", "SecretBinary")
-"""Members that nothing but a seal may hold."""
+"""Members with a secret value, which must be sealed before they are passed on."""
 
 _NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}", re.ASCII)
 _OWN_KEY = re.compile(r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?alias/aws/secretsmanager", re.ASCII)
@@ -20,7 +20,7 @@ _DAYS = range(7, 31)
 
 
 def check(action: str, parameters: Mapping[str, Any]) -> None:
-    """InvalidParameter."""
+    """InvalidParameter if the input is not valid."""
     for member in _UNSERVED:
         if parameters.get(member):
             raise refused(f"{member} is not supported by this registry.")
@@ -36,7 +36,7 @@ def check(action: str, parameters: Mapping[str, Any]) -> None:
 
 
 def value_of(action: str, parameters: Mapping[str, Any]) -> SecretValue | None:
-    """The value given; None: none was, and none is needed. InvalidParameter."""
+    """The given value; None if there is none, and none is needed. InvalidParameter."""
     text, binary = (parameters.get(member) for member in HIDDEN)
     if text is not None and binary is not None:
         raise refused("You can't specify both a binary secret value and a string secret value in the same secret.")

@@ -1,7 +1,7 @@
-"""One call of Secrets Manager: which secret it means, may they, and then what the rows say.
+"""One call of Secrets Manager: finds the secret, checks permission, then calls the metadata service.
 
-The caller's account is the account: a secret of another one is asked about under its ARN, which no policy here allows,
-and not looked for. One that is not there is asked about under its name, so that only whoever might see it hears that.
+A call works on the caller's account: a secret of another one is checked under its ARN, which no policy here allows, and
+not looked up. A missing one is checked under its name, so that only callers that could see it learn that it is missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ models.service(SERVICE)  # read before the server forks, not in the first reques
 
 
 class SecretsManager:
-    """One worker's answers. `sealer` is one for `auth.secrets.VALUE_PURPOSE`; `random` draws a suffix's letters."""
+    """One worker's Secrets Manager. `sealer` is for `auth.secrets.VALUE_PURPOSE`; `choice` draws an ARN's suffix."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class SecretsManager:
         self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
     ) -> tuple[Mapping[str, Any], str]:
         """The output of `action`, whose `parameters` have been validated against the model, and the ARN it was about
-        (`*`: none). Failure: UnknownOperation, AccessDenied, and whatever the rows have to say."""
+        (`*`: none). Failure: UnknownOperation, AccessDenied, and failures of the metadata service."""
         if action not in ACTIONS:
             raise Failure(Code.UNKNOWN_OPERATION, f"The operation {action} is not supported by this registry.")
         if action == "CreateSecret":
@@ -122,7 +122,7 @@ class SecretsManager:
         except Failure as failure:
             if failure.code is not Code.RESOURCE_EXISTS:
                 raise
-            # The token is used: the same request again, if it was with the same value.
+            # The token is used: it is a retry of the same request if the value is the same.
             head = await self._meant(account, asked["Name"] if action == "CreateSecret" else arn)
             found = await self._rows.find_secret_version(account, head.arn, version_id, "")
             if found is None or self._opened(found) != value:

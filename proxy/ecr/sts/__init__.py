@@ -1,13 +1,12 @@
-"""STS: who am I, and temporary credentials.
+"""STS: the caller's identity, and temporary credentials. Called by `ecr.query`.
 
-    asked      what a request wants the session to be, held to STS's limits
-    assume     taking a role, by a caller or with a web identity
-    issuers    the keys of OpenID Connect issuers
+    session_request    the session that a request describes, checked against STS's limits
+    assume             assuming a role, by a caller or with a web identity
+    issuers            the keys of OpenID Connect issuers
 
-What a session is and how its token is sealed lies in `auth.sessions`. Served are the operations of `SERVED`; every
-other one of the model is an InvalidAction: SAML and web identities of AWS's own have no part here, federated users
-could do nothing that a role's session cannot, and denials are not encoded. May import `auth`, `shapes` and, of the
-door, `lastuse`.
+`auth.sessions` defines a session and seals its token. The operations of `SERVED` are served; every other one of the
+model is an InvalidAction: SAML and AWS's own web identities are not supported, federated users could do nothing that a
+role's session cannot, and denials are not encoded. May import `auth`, `awsmodel` and, of `ecr`, `last_use`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Sts:
     def __init__(
         self, lookups: StsLookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
     ) -> None:
-        """`clock` tells epoch seconds."""
+        """`clock` returns epoch seconds."""
         self._lookups = lookups
         self._sessions = sessions
         self._access = access
@@ -60,9 +59,9 @@ class Sts:
     async def answer(
         self, action: str, caller: Caller | None, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]:
-        """The model's output for an input that was held against the model; Failure otherwise.
+        """The model's output for an input that was validated against the model; Failure otherwise.
 
-        `caller` is None for a request that nobody signed.
+        `caller` is None for an unsigned request.
         """
         if action == "AssumeRoleWithWebIdentity":
             return await self._assuming.by_web_identity(parameters, info)
@@ -81,11 +80,11 @@ class Sts:
         raise Failure(Code.UNKNOWN_OPERATION, f"The operation {action} is not supported by this registry.")
 
     async def idle(self) -> None:
-        """Return once all last uses of roles have been noted, or could not be."""
+        """Wait until all last uses of roles have been written, or could not be."""
         await self._uses.idle()
 
     def _session_token(self, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
-        """No permission is needed. The session is its user, narrowed by nothing; a root's ends within the hour."""
+        """No permission is needed. The session has all rights of its user; a root's ends within an hour."""
         refuse_mfa(parameters)
         seconds: int = parameters.get("DurationSeconds") or USER_SECONDS
         if caller.principal.kind is PrincipalKind.ROOT:
@@ -94,7 +93,7 @@ class Sts:
         return {"Credentials": assume.wire_credentials(self._sessions.issue(caller.principal, session))}
 
     async def _access_key_info(self, caller: Caller, access_key_id: str, info: RequestInfo) -> Mapping[str, Any]:
-        """Of long-lived keys only: a temporary key's account is known by its token alone."""
+        """For long-lived keys only: a temporary key's account is only in its token."""
         await self._access.require(caller, "sts:GetAccessKeyInfo", "*", info)
         found = await self._lookups.access_key(access_key_id)
         if found is None:

@@ -1,7 +1,7 @@
-"""Taking a role: by a caller whom its trust policy allows, or by somebody whom an OpenID Connect issuer vouches for.
+"""Assumes a role: for a caller that its trust policy allows, or with a token of an OpenID Connect issuer.
 
-In this order, so that nothing is told of a role to whoever may not take it: the request's own form; trust; how long and
-how narrow the session may be. A role that is not there is denied in the same words as one that may not be taken.
+The order of checks reveals nothing of a role to a caller that may not assume it: the request's form; trust; the
+session's duration and limits. A missing role is denied with the same text as one that may not be assumed.
 Sources: STS API Reference, "AssumeRole", "AssumeRoleWithWebIdentity"; IAM User Guide, "Roles terms and concepts".
 """
 
@@ -38,7 +38,7 @@ WEB_IDENTITY_DENIED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
 
 
 class RoleLookups(Protocol):
-    """The part of `metadata.contract.Metadata` that taking a role needs."""
+    """The part of `metadata.contract.Metadata` that assuming a role needs."""
 
     async def role(self, account: str, name: str) -> Role | None: ...
 
@@ -48,7 +48,7 @@ class RoleLookups(Protocol):
 
 
 class Assuming:
-    """One worker's handing out of roles."""
+    """One worker's AssumeRole operations."""
 
     def __init__(self, lookups: RoleLookups, sessions: Sessions, issuers: Issuers, uses: LastUses) -> None:
         self._lookups = lookups
@@ -76,7 +76,7 @@ class Assuming:
         return await self._issue(role, parameters, requested, source, info, chained=chained)
 
     async def by_web_identity(self, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
-        """AssumeRoleWithWebIdentity. Nobody has signed the request: the token is all there is."""
+        """AssumeRoleWithWebIdentity. The request is unsigned: only the token authenticates it."""
         arn, account, name = _role_arn(parameters)
         if parameters.get("ProviderId") is not None:
             raise Failure(
@@ -91,7 +91,7 @@ class Assuming:
         actions = _actions("sts:AssumeRoleWithWebIdentity", requested, source)
         role = await self._trusting(None, federated, (account, name, arn), actions, keys, info)
         answer = await self._issue(role, parameters, requested, source, info, claims=session_keys(identity))
-        observe.note(principal=answer["AssumedRoleUser"]["Arn"])  # nobody has signed: this is who asked
+        observe.note(principal=answer["AssumedRoleUser"]["Arn"])  # unsigned: log the new session as the principal
         return {
             **answer,
             "SubjectFromWebIdentityToken": identity.subject,
@@ -108,7 +108,7 @@ class Assuming:
         keys: Mapping[str, tuple[str, ...]],
         info: RequestInfo,
     ) -> Role:
-        """The role, whose trust policy allows all `actions`; `wanted` is (account, name, ARN). AccessDenied."""
+        """The role, if its trust policy allows all `actions`; `wanted` is (account, name, ARN). AccessDenied."""
         account, name, arn = wanted
         role = await self._lookups.role(account, name)
         if role is None or role.principal.arn != arn:  # case and path count
@@ -160,7 +160,7 @@ class Assuming:
         )
         try:
             credentials = self._sessions.issue(role.principal, session)
-        except ValueError:  # of what a request brings itself `read_session_request` has taken the measure
+        except ValueError:  # `read_session_request` has checked what the request itself adds
             raise Failure(
                 Code.PACKED_POLICY_TOO_LARGE, "What the ID Token says of its subject is more than a session holds."
             ) from None
@@ -186,7 +186,7 @@ class Assuming:
 
 
 def wire_credentials(credentials: TemporaryCredentials) -> dict[str, Any]:
-    """As the model's `TemporaryCredentials` has them."""
+    """The form of the model's `Credentials`."""
     return {
         "AccessKeyId": credentials.access_key_id,
         "SecretAccessKey": credentials.secret,
@@ -196,7 +196,7 @@ def wire_credentials(credentials: TemporaryCredentials) -> dict[str, Any]:
 
 
 def _denied(caller: Caller | None, action: str, arn: str) -> Failure:
-    """The same for a role that is not there: who may not take it learns nothing of it."""
+    """The same for a missing role: a caller that may not assume it learns nothing of it."""
     if caller is None:
         return Failure(Code.ACCESS_DENIED, WEB_IDENTITY_DENIED)
     return Failure(Code.ACCESS_DENIED, f"User: {caller.arn} is not authorized to perform: {action} on resource: {arn}")
@@ -212,7 +212,7 @@ def _role_arn(parameters: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _source_identity(parameters: Mapping[str, Any], session: Session | None) -> str:
-    """The one that the session will have: once set, it goes on through all sessions and cannot become another."""
+    """The session's source identity: once set, it is inherited by all further sessions and cannot change."""
     requested: str = parameters.get("SourceIdentity") or ""
     if requested.lower().startswith("aws:"):
         raise Failure(Code.VALIDATION_ERROR, "A source identity that begins with aws: is reserved for system use.")
@@ -223,12 +223,12 @@ def _source_identity(parameters: Mapping[str, Any], session: Session | None) -> 
 
 
 def _actions(first: str, requested: SessionRequest, source: str) -> list[str]:
-    """All that the trust policy must allow. Tags and a source identity that only go on count as passed."""
+    """The actions that the trust policy must allow. Inherited tags and source identity count as passed too."""
     return [first, *(["sts:TagSession"] if requested.tags else []), *(["sts:SetSourceIdentity"] if source else [])]
 
 
 def _keys(parameters: Mapping[str, Any], requested: SessionRequest, source: str) -> dict[str, tuple[str, ...]]:
-    """The condition keys of such a request, in lower case."""
+    """The condition keys of the request, in lower case."""
     keys: dict[str, tuple[str, ...]] = {"sts:rolesessionname": (parameters["RoleSessionName"],)}
     if source:
         keys["sts:sourceidentity"] = (source,)
@@ -242,7 +242,7 @@ def _keys(parameters: Mapping[str, Any], requested: SessionRequest, source: str)
 
 
 def _check_set_by_issuer(identity: WebIdentity, parameters: Mapping[str, Any]) -> None:
-    """Tags and source identity from a token are held to the same shapes as those of AssumeRole. ValidationError."""
+    """Tags and source identity of a token must have the shapes of AssumeRole's. ValidationError."""
     same: dict[str, Any] = {name: parameters[name] for name in ("RoleArn", "RoleSessionName")}
     if identity.tags:
         same["Tags"] = [{"Key": key, "Value": value} for key, value in identity.tags]

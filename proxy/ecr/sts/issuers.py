@@ -1,11 +1,11 @@
-"""The keys of OpenID Connect issuers, fetched as discovery says, from addresses that the configuration allows.
+"""Fetches the keys of OpenID Connect issuers by discovery, from addresses that the configuration allows.
 
     <issuer>/.well-known/openid-configuration  →  jwks_uri  →  keys
 
-Each address (the issuer's, that of its keys, and where either redirects) must be on the list: what stands in a token or
-in an issuer's document chooses nothing beyond it. https only; 256 KiB an answer; 5 seconds in all. Keys are kept for 10
-minutes; a key that is not among them is looked for anew at most every 30 seconds, so that a rotated one is found and
-made-up ones cost an issuer nothing; a failure is told again for 5 seconds. One fetch at a time for an issuer.
+Each address (the issuer's, that of its keys, and redirects of either) must be on the list: neither a token nor an
+issuer's document can choose another. https only; 256 KiB a response; 5 seconds in all. Keys are cached for 10 minutes;
+an unknown key causes a new fetch at most every 30 seconds, so that rotated keys are found and invented ones cost an
+issuer little; a failure is repeated for 5 seconds. One fetch at a time for an issuer. Called by `assume`.
 Source: OpenID Connect Discovery 1.0, 4. Must not know tokens' claims.
 """
 
@@ -50,8 +50,8 @@ Keys = Sequence[Mapping[str, Any]]
 
 
 def is_allowed(address: str, patterns: Sequence[str]) -> bool:
-    """Whether one of `patterns` covers `address`: its host (`*.` stands for one name or more), port, and a beginning
-    of its path in whole segments."""
+    """Whether one of `patterns` covers `address`: its host (`*.` matches one or more labels), port, and a prefix of its
+    path in whole segments."""
     found = _ADDRESS.fullmatch(address)
     if found is None or re.search(r"/\.{1,2}(/|\?|$)|%2e|%2f|%5c|//", address.partition("://")[2], re.IGNORECASE):
         return False
@@ -72,7 +72,7 @@ def is_allowed(address: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(slots=True)
 class _Kept:
-    """What is known of an issuer. Times are the clock's; `failed` is how the last try did, None: it did not."""
+    """The cached keys of an issuer. Times are the clock's; `failed` is the failure of the last fetch, if it failed."""
 
     keys: Keys = ()
     fetched: float = float("-inf")
@@ -88,7 +88,7 @@ class _Kept:
 
 
 class Issuers:
-    """One worker's view of the issuers. Each fetch has a connection of its own: there are few, and far between."""
+    """One worker's cache of issuers' keys. Each fetch has its own connection: fetches are rare."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class Issuers:
         clock: Callable[[], float],
         seconds: float = SECONDS,
     ) -> None:
-        """`allowed` are patterns, as `settings.Sts.oidc_issuers` has them; `tls` says which authorities count, None:
-        the system's. `clock` tells seconds that only grow; `seconds` is how long discovery and keys may take together.
+        """`allowed` are patterns of `[sts] oidc_issuers`; `tls` has the CAs, None: the system's. `clock` is monotonic,
+        in seconds; `seconds` bounds discovery and keys together.
         """
         self._allowed = tuple(allowed)
         self._tls = tls
@@ -108,17 +108,17 @@ class Issuers:
         self._cache = Lru[str, _Kept](ISSUERS_MAX)
 
     async def keys(self, token: IdToken) -> Keys:
-        """The keys of the token's issuer that may have signed it, one at least.
+        """The keys of the token's issuer that may have signed it, at least one.
 
-        Failure: InvalidIdentityToken when there is none, or the issuer may not or cannot be asked;
-        IDPCommunicationError when it does not answer, which clients try again.
+        Failure: InvalidIdentityToken if there is none, or if the issuer is not allowed or its response is invalid;
+        IDPCommunicationError if it does not answer, which clients retry.
         """
         if not is_allowed(token.issuer, self._allowed):
             raise _unverifiable(f"{token.issuer[:200]} is not in [sts] oidc_issuers")
         kept = self._of(token.issuer)
         found = kept.fitting(token, self._clock())
         if found:
-            return found  # without waiting for a search that somebody else's token has begun
+            return found  # without waiting for a fetch that another token has started
         async with kept.turn:
             now = self._clock()
             current = kept.is_current(now)
@@ -150,7 +150,7 @@ class Issuers:
 
     async def _discover(self, issuer: str) -> Keys:
         async with aiohttp.ClientSession(
-            auto_decompress=False,  # what is bounded is what is read
+            auto_decompress=False,  # so that the bound holds for what is read
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         ) as session:
@@ -199,6 +199,6 @@ def _document(body: bytes, address: str) -> Any:
 
 
 def _unverifiable(why: str, code: Code = Code.INVALID_IDENTITY_TOKEN) -> Failure:
-    """`why` is for the operator: whoever sent the token learns nothing of addresses."""
+    """`why` is for the operator: the sender of the token learns nothing of addresses."""
     observe.log.warning("no key to verify a web identity with", why=why)
     return Failure(code, UNVERIFIABLE, hint=why)

@@ -1,8 +1,9 @@
-"""What a request wants the session to be: its policy, its tags, its length. Held to STS's own limits here, not to what
-the role allows. Pure.
+"""The session that a request describes: its policy, tags and duration, checked against STS's limits but not the role's.
+Pure.
 
-Tags pass from session to session when their keys are transitive: they are added to what is asked for, and cannot be
-asked for otherwise. Sources: STS API Reference, "AssumeRole"; IAM User Guide, "Pass session tags in AWS STS".
+Tags with transitive keys are inherited by further sessions: they are added to the requested tags, and cannot be
+overridden. Called by `assume` and `sts`. Sources: STS API Reference, "AssumeRole"; IAM User Guide, "Pass session tags
+in AWS STS".
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _MFA = "MultiFactorAuthentication failed, "
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """`tags` are all that the session will have, `given` the keys of those that the request itself brings; `packed` is
-    the percentage that policy and tags take of what is allowed, None where there is neither."""
+    """`tags` are all tags of the session, `given` the keys of those in the request itself; `packed` is the percentage
+    of the allowed size that policy and tags take, None without both."""
 
     policy: str
     policy_arns: tuple[str, ...]
@@ -44,9 +45,8 @@ class SessionRequest:
 def read_session_request(
     parameters: Mapping[str, Any], session: Session | None, tags: Tags = (), transitive: Iterable[str] = ()
 ) -> SessionRequest:
-    """`parameters` as the model has them; `session` is the caller's own, whose transitive tags go on; `tags` and
-    `transitive` are what is given beside the parameters, by an ID token. Failure: ValidationError,
-    MalformedPolicyDocument, PackedPolicyTooLarge."""
+    """`parameters` have the model's form; `session` is the caller's own, whose transitive tags are inherited; `tags`
+    and `transitive` come from an ID token. Failure: ValidationError, MalformedPolicyDocument, PackedPolicyTooLarge."""
     policy = parameters.get("Policy") or ""
     if len(policy) > POLICY_MAX:
         raise invalid_value("policy", policy, f"Member must have length less than or equal to {POLICY_MAX}")
@@ -86,7 +86,7 @@ def role_seconds(requested: int | None, longest: int, *, chained: bool) -> int:
 
 
 def refuse_mfa(parameters: Mapping[str, Any]) -> None:
-    """AccessDenied when the request names an MFA device: there is none here that could be checked."""
+    """AccessDenied when the request names an MFA device: MFA is not supported."""
     serial, code = parameters.get("SerialNumber"), parameters.get("TokenCode")
     if serial is None and code is None:
         return
@@ -100,7 +100,7 @@ def refuse_mfa(parameters: Mapping[str, Any]) -> None:
 
 
 def _tags(given: Tags, wanted: tuple[str, ...], session: Session | None) -> tuple[Tags, tuple[str, ...]]:
-    """All tags and the keys that pass on. Keys are one when they differ in case only; how they were written is kept."""
+    """All tags, and the transitive keys. Keys are compared without case; their spelling is preserved."""
     keys = [key.lower() for key, _ in given]
     if len(set(keys)) != len(keys):
         raise _invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
