@@ -15,7 +15,7 @@ from proxy.model.records import Sealing
 from support.fake_kms import ARN as SERVERS
 from support.fake_kms import fake_kms
 from support.keyed_registry import OWN, REPOSITORY, Clock, KeyedRegistry, encryption_in, said
-from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
+from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, begin_upload, body, digest_of, image, push_blob, push_image
 from support.sigv4_signer import Credentials
 from support.whole_registry import ACCOUNT, whole_registry
 
@@ -210,7 +210,8 @@ async def test_a_key_that_is_disabled_hides_its_images_until_it_is_enabled(regis
         [failure] = found["failures"]
         assert (failure["failureCode"], failure["imageId"]["imageTag"]) == ("KmsError", "v1")
         assert "the key is disabled" in failure["failureReason"]
-        async with http.post(f"/v2/{REPOSITORY}/blobs/uploads/") as answer:
+        location = await begin_upload(http, REPOSITORY)
+        async with http.patch(location, data=body(b"new")) as answer:
             assert answer.status == 503
         manifest = image([LAYER])
         async with http.put(
