@@ -83,7 +83,7 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
 
     line_to_kms.cut()
     began = time.monotonic()
-    refused = line.ask("POST", f"/v2/{REPOSITORY}/blobs/uploads/").expect(503)
+    refused = line.ask("PATCH", line.begin(REPOSITORY), content(2), OCTETS).expect(503)
     assert time.monotonic() - began < 12
     assert refused.code() == "UNAVAILABLE"
     assert int(refused.headers["Retry-After"]) > 0

@@ -99,5 +99,6 @@ class UploadSession:
             start=self.offset or None,
             length=self._blob.size - self.offset,
             closing=self._digest,
+            opened_by=PULL_THROUGH,
         )
         return self._append
