@@ -191,9 +191,10 @@ def test_a_last_chunk_that_comes_again_after_an_outage_is_taken(
 def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_restart(
     line: Line, store_line: FaultProxy, repository: str
 ) -> None:
-    digest = line.push_blob(repository, repository.encode())
+    content = repository.encode() * 10_000  # more than is read from memory
+    digest = line.push_blob(repository, content)
     path = f"/v2/{repository}/blobs/{digest}"
-    assert line.ask("GET", path).expect(200).body == repository.encode()
+    assert line.ask("GET", path).expect(200).body == content
     store_line.mode = "refuse"
     line.ask("GET", path).expect(503)  # the first one waits for the breaker: some seconds
     began = time.monotonic()
@@ -204,7 +205,7 @@ def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_r
     line.ask("GET", "/readyz?exclude=store").expect(200)  # what is cached is served on
     line.ask("HEAD", path).expect(200)  # rows answer it
     store_line.mode = "open"
-    assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == repository.encode()
+    assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == content
 
 
 def test_a_pull_cut_on_the_stores_side_goes_on_inside_the_same_answer(
