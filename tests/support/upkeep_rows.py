@@ -124,6 +124,7 @@ async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator
             create_on_push=True,
             pool=pool,
             sealing=sealing,
+            clock=clock,
         )
         for sealing in (Sealing.AES_GCM, Sealing.NONE)
     )
