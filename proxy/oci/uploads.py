@@ -19,7 +19,6 @@ from proxy.model.records import Mounted, Upload
 from proxy.oci.call import BodyCut, Call, check_encoding, client_closed, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append
-from proxy.registry.upload_ids import in_first_location
 from proxy.storage.off_loop import run_to_completion
 
 POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
@@ -108,10 +107,7 @@ async def delete(call: Call) -> web.StreamResponse:
 
 def position(call: Call, upload: Upload) -> dict[str, str]:
     """Headers with an upload's size in docker's form: no unit, last byte inclusive, and 0-0 also for no byte."""
-    headers = position_at(call, upload.upload_id, upload.sealed.plain_size)
-    if not upload.has_row:
-        headers["Location"] = headers["Location"].replace(upload.upload_id, in_first_location(upload.upload_id))
-    return headers
+    return position_at(call, upload.upload_id, upload.sealed.plain_size)
 
 
 def position_at(call: Call, upload_id: str, size: int) -> dict[str, str]:
@@ -168,7 +164,7 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
         append = await call.services.uploads.append(
             call.account,
             call.repository,
-            upload.upload_id if upload.has_row else in_first_location(upload.upload_id),
+            upload.upload_id,
             length=call.request.content_length,
             closing=digest,
             opened_by=call.caller.principal.principal_id,

@@ -36,6 +36,7 @@ from proxy.model.quotas import require_bytes
 from proxy.model.records import FIRST_FENCE, Blob, NewUpload, SealedObject, Segment, Upload
 from proxy.registry.hash_state import open_state, seal_state
 from proxy.registry.unrecorded import WithLast, with_segment
+from proxy.registry.upload_ids import in_first_location
 from proxy.registry.upload_lease import UploadLease
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 from proxy.storage.off_loop import run_to_completion
@@ -147,7 +148,9 @@ class Append:
         rows only."""
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
-            return dataclasses.replace(self.upload, has_row=self._lease.has_row)
+            if self._lease.has_row:
+                return dataclasses.replace(self.upload, has_row=True)
+            return dataclasses.replace(self.upload, upload_id=in_first_location(self.upload.upload_id))
         upload, metadata = self.upload, self._context.metadata
         whole = whole and upload.fence == FIRST_FENCE and upload.parts is None
         try:

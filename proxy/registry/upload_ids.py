@@ -38,15 +38,17 @@ class UploadIds:
         self._clock = clock
 
     def new(self, account: str, repository: str) -> str:
+        """In the form of a first Location."""
         made = bytearray(int(self._clock()).to_bytes(4, "big") + secrets.token_bytes(6))
         made[6] = made[6] & 0x0F | int(_NAME) << 4
         made[8] = made[8] & 0x3F | 0x80  # RFC 9562's variant
         head = bytes(made)
-        return str(uuid.UUID(bytes=head + self._sealer.tag(_bound(account, repository, head))[: 16 - _TAG_AT]))
+        tag = self._sealer.tag(_bound(account, repository, head))[: 16 - _TAG_AT]
+        return in_first_location(str(uuid.UUID(bytes=head + tag)))
 
     def is_new(self, upload_id: str, account: str, repository: str) -> bool:
-        """Whether this registry made the id for that repository recently; it may have a row by now."""
-        found = uuid.UUID(upload_id).bytes
+        """Whether this registry made the id, in either form, for that repository recently; it may have a row by now."""
+        found = uuid.UUID(name_in(upload_id)[0]).bytes
         age = self._clock() - int.from_bytes(found[:4], "big")
         if not -SKEW_SECONDS <= age <= LIFE_SECONDS + SKEW_SECONDS:
             return False

@@ -39,7 +39,7 @@ from proxy.model.records import (
 )
 from proxy.registry.append import Append, AppendContext, delete_object
 from proxy.registry.hash_state import open_state
-from proxy.registry.upload_ids import UploadIds, name_in
+from proxy.registry.upload_ids import UploadIds, in_first_location, name_in
 from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from proxy.storage.base import ObjectStore
 
@@ -155,12 +155,12 @@ class Uploads:
         return upload.upload_id, _parts(upload).size
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:
-        upload_id, _ = _named(account, repository, upload_id)
+        upload_id, is_first = _named(account, repository, upload_id)
         try:
             return await self._context.metadata.upload(account, repository, upload_id)
         except Failure as failure:
-            self._require_new(account, repository, upload_id, failure)
-            return upload_without_row(account, repository, upload_id)
+            self._require_new(account, repository, upload_id, failure, is_first=is_first)
+            return upload_without_row(account, repository, in_first_location(upload_id))
 
     async def append(
         self,
@@ -192,7 +192,7 @@ class Uploads:
                 account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
             )
         except Failure as failure:
-            self._require_new(account, repository, upload_id, failure)
+            self._require_new(account, repository, upload_id, failure, is_first=is_first)
             if in_parts:
                 raise
             if start:
@@ -236,14 +236,14 @@ class Uploads:
         self, account: str, repository: str, upload_id: str, digest: Digest, *, opened_by: str = ""
     ) -> None:
         """As `append` and `commit_blob` without bytes, by rows only if an append was kept `whole`."""
-        upload_id, _ = _named(account, repository, upload_id)
+        upload_id, is_first = _named(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
         try:
             upload, leftover = await self._context.metadata.close_upload(
                 account, repository, upload_id, str(digest), seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
             )
         except Failure as failure:
-            self._require_new(account, repository, upload_id, failure)
+            self._require_new(account, repository, upload_id, failure, is_first=is_first)
             append = await self._append_first(account, repository, upload_id, 0, digest, opened_by)
             async with append:
                 await append.commit_blob(digest)
@@ -334,20 +334,21 @@ class Uploads:
 
     async def cancel(self, account: str, repository: str, upload_id: str) -> None:
         """End a session and remove what it stored. UploadNotFound."""
-        upload_id, _ = _named(account, repository, upload_id)
+        upload_id, is_first = _named(account, repository, upload_id)
         try:
             key = await self._context.metadata.cancel_upload(account, repository, upload_id)
         except Failure as failure:
-            self._require_new(account, repository, upload_id, failure)
+            self._require_new(account, repository, upload_id, failure, is_first=is_first)
             async with await self._append_first(account, repository, upload_id, None, None, "") as append:
                 await append.record()  # a row, to remember that it was cancelled
             key = await self._context.metadata.cancel_upload(account, repository, upload_id)
         observe.metrics.uploads.labels("cancelled").inc()
         await delete_object(self._context.store, key)
 
-    def _require_new(self, account: str, repository: str, upload_id: str, failure: Failure) -> None:
-        """Raise `failure`, unless it says that the session has no row and the id is that of a new one."""
-        if failure.code is not Code.UPLOAD_NOT_FOUND or not self._ids.is_new(upload_id, account, repository):
+    def _require_new(self, account: str, repository: str, upload_id: str, failure: Failure, *, is_first: bool) -> None:
+        """`failure`, unless it says that a session has no row which nothing was appended to."""
+        is_new = is_first and self._ids.is_new(upload_id, account, repository)
+        if failure.code is not Code.UPLOAD_NOT_FOUND or not is_new:
             raise failure
 
     async def _is_there(self, account: str, repository: str, digest: Digest) -> bool:

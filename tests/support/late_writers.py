@@ -31,7 +31,6 @@ from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.model.errors import Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import CreateOnPush, Sealing
-from proxy.registry.upload_ids import in_first_location
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.store import S3Store
@@ -161,7 +160,9 @@ class World:
         `first`: at the Location that the session's beginning was answered with."""
         self.numbers += 1
         fresh = hashlib.sha256(f"{writer}{self.numbers}".encode()).digest() * (length // 32 + 1)
-        upload_id = in_first_location(self.upload_id) if first else self.upload_id
+        upload_id = self.upload_id
+        if not first:  # a client that goes on asks where it is
+            upload_id = (await self.uploads.status(ACCOUNT, REPOSITORY, upload_id)).upload_id
         append = await self.uploads.append(ACCOUNT, REPOSITORY, upload_id, length=None)
         async with append:
             content = self.recorded[append.upload.hash_state] + fresh[:length]

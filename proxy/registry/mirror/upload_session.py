@@ -18,7 +18,6 @@ from proxy.model.errors import Failure
 from proxy.model.mirror import PULL_THROUGH, AbsentBlob
 from proxy.model.names import parse_digest
 from proxy.registry.append import Append
-from proxy.registry.upload_ids import in_first_location
 from proxy.registry.uploads import Uploads
 
 KEEP_BYTES = 64 << 20
@@ -70,7 +69,7 @@ class UploadSession:
         self.offset += len(chunk)
         self._since += len(chunk)
         if self._since >= KEEP_BYTES and self.offset < self._blob.size:
-            await append.keep()
+            self.upload_id = (await append.keep()).upload_id
             self._append, self._since = None, 0
             if not self.is_kept:
                 self.is_kept = True
@@ -95,7 +94,7 @@ class UploadSession:
     async def _open(self) -> Append:
         self._append = await self._uploads.append(
             *self._name,
-            self.upload_id if self.is_kept else in_first_location(self.upload_id),
+            self.upload_id,
             start=self.offset or None,
             length=self._blob.size - self.offset,
             closing=self._digest,

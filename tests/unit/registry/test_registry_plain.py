@@ -50,7 +50,7 @@ async def test_a_change_of_the_setting_is_about_new_blobs_only(tmp_path: Path) -
         upload = await registry.uploads.begin(ACCOUNT, REPOSITORY)
         async with await registry.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id) as append:
             await append.write(b"begun plain, ")
-            await append.keep()
+            upload = await append.keep()
     async with whole_registry(tmp_path, sealing=Sealing.AES_GCM) as registry:
         digests.append(await push(registry, b"sealed"))
         whole = b"begun plain, ended later"

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
+from proxy.registry.upload_ids import upload_name
 from support.failing_registry import Bench
 from support.faulty import Gate, raising
 from support.oci_requests import digest_of
@@ -293,8 +294,8 @@ async def test_a_hash_state_of_another_key_or_upload_is_refused(bench: Bench) ->
     state = (await bench.registry.uploads.status(ACCOUNT, REPOSITORY, other)).hash_state
     sealer = bench.registry.uploads._context.state_sealer
     with pytest.raises(ValueError, match="authenticate"):
-        sealer.open(state, one.encode())
-    assert sealer.open(state, other.encode())
+        sealer.open(state, upload_name(one).encode())
+    assert sealer.open(state, upload_name(other).encode())
 
 
 @pytest.mark.parametrize("upload_id", ["", "x", "0" * 36, "../../etc/passwd", "ABCDEF00-0000-0000-0000-000000000000"])

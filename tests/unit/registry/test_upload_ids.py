@@ -8,7 +8,7 @@ import pytest
 
 from proxy.auth.envelope import SmallSealer
 from proxy.model.names import is_upload_id
-from proxy.registry.upload_ids import LIFE_SECONDS, SKEW_SECONDS, UploadIds, in_first_location, name_in
+from proxy.registry.upload_ids import LIFE_SECONDS, SKEW_SECONDS, UploadIds, in_first_location, name_in, upload_name
 
 ACCOUNT, REPOSITORY = "123456789012", "team/app"
 KEY, OTHER = ("a", bytes(32)), ("b", bytes([1]) * 32)
@@ -67,12 +67,15 @@ def test_an_id_is_forgotten_after_an_hour_and_what_clocks_may_differ() -> None:
     assert not known.is_new(made, ACCOUNT, REPOSITORY)
 
 
-def test_both_forms_are_one_name() -> None:
-    made = ids().new(ACCOUNT, REPOSITORY)
-    first = in_first_location(made)
-    assert is_upload_id(first)
-    assert first != made
-    assert (name_in(first), name_in(made)) == ((made, True), (made, False))
+def test_both_forms_are_one_name_and_a_new_id_has_that_of_a_first_location() -> None:
+    known = ids()
+    made = known.new(ACCOUNT, REPOSITORY)
+    name, is_first = name_in(made)
+    assert is_first
+    assert is_upload_id(name)
+    assert name != made == in_first_location(name) == in_first_location(made)
+    assert (name_in(name), upload_name(made), upload_name("no id")) == ((name, False), name, "no id")
+    assert known.is_new(name, ACCOUNT, REPOSITORY)
 
 
 def test_no_two_ids_are_alike() -> None:
