@@ -74,6 +74,6 @@ class ReplicationAccess:
 
 
 def _by_itself(sender: Caller, action: str, arn: str, info: RequestInfo) -> Decision:
-    """What the sender's own policies say, whoever owns the registry."""
+    """What the sender's own policies say, whichever account owns the registry."""
     question = Question(action, arn, request_context(sender, info, arn))
     return settle(sender, question, caller_layers(sender), True)

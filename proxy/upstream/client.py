@@ -23,6 +23,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from proxy.model.errors import Failure
 from proxy.model.manifests import DOCKER_IMAGE, DOCKER_LIST, MANIFEST_MAX, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from proxy.model.names import parse_digest
 from proxy.storage.s3.circuit_breaker import Breaker
@@ -340,7 +341,7 @@ def _checked(reference: str, headers: Mapping[str, str], content: bytes) -> Upst
     wanted = reference if ":" in reference else said
     try:
         algorithm = parse_digest(wanted).algorithm if wanted else "sha256"
-    except Exception:
+    except Failure:
         if wanted is reference:
             raise
         raise UpstreamFailed(UpstreamReason.WRONG, "wrong-digest", "its Docker-Content-Digest is no digest") from None

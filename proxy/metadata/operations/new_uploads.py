@@ -107,7 +107,7 @@ def _recorded(tx: Transaction, new: NewUpload) -> FoundRow | None:
         raise upload_not_found(new.upload_id, new.repository, new.account)
     if abs(tx.now - new.began_at) > LATE_SECONDS:
         raise Failure(Code.UPLOAD_CONFLICT, "this append began too long ago", hint="compare the clocks", offset=0)
-    usage.opening_columns(tx, new.opened_by, before.open_uploads)
+    usage.require_open_upload(tx, new.opened_by, before.open_uploads)
     return None
 
 

@@ -134,6 +134,7 @@ def begin_upload(
             encryption=own,
         )
     if before.there is None:
+        usage.require_open_upload(tx, opened_by, before.open_uploads)
         row = insert_upload(
             tx,
             upload_id=str(tx.new_upload_id()),
@@ -147,7 +148,8 @@ def begin_upload(
             sealing=sealing,
             encryption=encryption,
             parts=0 if in_parts else None,
-            **usage.opening_columns(tx, opened_by, before.open_uploads),
+            opened_by=opened_by,
+            created_at=tx.now,
         )
     else:  # the answer was lost: the repository is new if both rows are of the same time
         row = need_row(tx, before.there)

@@ -82,9 +82,8 @@ def _most_open(tx: Transaction, principal: str) -> int:
     return FETCHES_OPEN if principal == PULL_THROUGH else tx.registry.quotas.open_uploads
 
 
-def opening_columns(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
-    """The columns of a new session that name its principal and time. LimitExceeded if the principal has too many
-    open."""
+def require_open_upload(tx: Transaction, principal: str, open_uploads: int) -> None:
+    """LimitExceeded if the principal has as many upload sessions open as it may have."""
     most = _most_open(tx, principal)
     if principal and open_uploads >= most:
         raise Failure(
@@ -92,7 +91,6 @@ def opening_columns(tx: Transaction, principal: str, open_uploads: int) -> dict[
             f"This principal has the maximum allowed number of open uploads which is '{most}'",
             hint="finish or cancel some; those that are left untouched end after [uploads] idle_hours",
         )
-    return {"opened_by": principal, "created_at": tx.now}
 
 
 def is_young(tx: Transaction) -> ColumnElement[bool]:
