@@ -50,18 +50,24 @@ class House:
         self, *pieces: bytes, repository: str = REPOSITORY, algorithm: str = "sha256", plain: bool = False
     ) -> Blob:
         """A blob pushed in so many appends, and so sealed in as many messages, or not sealed."""
-        upload = await (self.plain_uploads if plain else self.uploads).begin(ACCOUNT, repository, algorithm=algorithm)
+        uploads = self.plain_uploads if plain else self.uploads
+        upload = await uploads.begin(ACCOUNT, repository, algorithm=algorithm)
         for piece in pieces[:-1]:
-            await self.append(upload, piece)
+            upload = await self.append(upload, piece, plain=plain)
         digest = f"{algorithm}:{hashlib.new(algorithm, b''.join(pieces)).hexdigest()}"
-        async with await self.uploads.append(
+        async with await uploads.append(
             ACCOUNT, repository, upload.upload_id, length=len(pieces[-1]), closing=parse_digest(digest)
         ) as last:
             await last.write(pieces[-1])
-            return await last.commit_blob(parse_digest(digest))
+            blob = await last.commit_blob(parse_digest(digest))
+        assert (
+            not plain or blob.sealed.sealing is Sealing.NONE
+        )  # another push may have left a plain one to a sealed one
+        return blob
 
-    async def append(self, upload: Upload, piece: bytes) -> Upload:
-        async with await self.uploads.append(ACCOUNT, upload.repository, upload.upload_id, length=len(piece)) as part:
+    async def append(self, upload: Upload, piece: bytes, *, plain: bool = False) -> Upload:
+        uploads = self.plain_uploads if plain else self.uploads
+        async with await uploads.append(ACCOUNT, upload.repository, upload.upload_id, length=len(piece)) as part:
             await part.write(piece)
             return await part.keep()
 
