@@ -62,7 +62,7 @@ class House:
             blob = await last.commit_blob(parse_digest(digest))
         assert (
             not plain or blob.sealed.sealing is Sealing.NONE
-        )  # another push may have left a plain one to a sealed one
+        )  # the reverse may be: one is kept of two
         return blob
 
     async def append(self, upload: Upload, piece: bytes, *, plain: bool = False) -> Upload:
