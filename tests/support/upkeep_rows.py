@@ -60,9 +60,7 @@ class House:
         ) as last:
             await last.write(pieces[-1])
             blob = await last.commit_blob(parse_digest(digest))
-        assert (
-            not plain or blob.sealed.sealing is Sealing.NONE
-        )  # the reverse may be: one is kept of two
+        assert not plain or blob.sealed.sealing is Sealing.NONE  # the reverse may be: one is kept of two
         return blob
 
     async def append(self, upload: Upload, piece: bytes, *, plain: bool = False) -> Upload:
