@@ -58,9 +58,6 @@ def update_image_storage_class(tx: Transaction, account: str, parameters: Parame
         archive(tx, account, name, repository.repository_id, row.image_id)
     else:
         status = restore(tx, account, name, repository.repository_id, row.image_id)
-    if status is ImageStatus.ACTIVE:
-        rules = rules_text(tx, account)
-        replication.image_pushed(tx, account, name, repository.repository_id, row.digest, rules)
     tx.changed(account, name)
     asked = {member: value for member, value in parameters["imageId"].items() if value is not None}
     return {
@@ -82,10 +79,18 @@ def archive(tx: Transaction, account: str, repository: str, repository_id: int, 
 
 
 def restore(
-    tx: Transaction, account: str, repository: str, repository_id: int, image_id: int, *, at_once: bool = False
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    image_id: int,
+    *,
+    at_once: bool = False,
+    replicates: bool = True,
 ) -> ImageStatus:
-    """An image that is archived, and its referrers; its status then. Once active, it counts as pushed now. `at_once`:
-    it is pushed now, and active although its layers lie in the archive."""
+    """An image that is archived, and its referrers; its status then. Once active, each counts as pushed now. `at_once`:
+    it is pushed now, and active although its layers lie in the archive. Without `replicates` it is a replica that
+    arrives: replicas are not sent on."""
     before = (ImageStatus.ARCHIVED, ImageStatus.ACTIVATING) if at_once else (ImageStatus.ARCHIVED,)
     rows = _with_referrers(tx, repository_id, image_id, before)
     away = _with_archived_layers(tx, [row.image_id for row in rows])
@@ -94,15 +99,25 @@ def restore(
             enqueue(tx, account, repository, repository_id, row.digest)
     waiting = () if at_once else [row for row in rows if row.image_id in away]
     _set(tx, waiting, ImageStatus.ACTIVATING)
-    activate(tx, account, repository, [row for row in rows if row not in waiting])
+    activate(tx, account, repository, repository_id, [row for row in rows if row not in waiting], replicates=replicates)
     return ImageStatus.ACTIVATING if any(row.image_id == image_id for row in waiting) else ImageStatus.ACTIVE
 
 
-def activate(tx: Transaction, account: str, repository: str, rows: Sequence[FoundRow]) -> None:
+def activate(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    rows: Sequence[FoundRow],
+    *,
+    replicates: bool = True,
+) -> None:
     """Images whose layers are back, or are on their way to an image that was pushed again."""
     _set(tx, rows, ImageStatus.ACTIVE, activated_at=tx.now)
+    rules = rules_text(tx, account) if replicates else None
     for row in rows:
         events.storage_class_changed(tx, account, repository, row, "STANDARD")
+        replication.image_pushed(tx, account, repository, repository_id, row.digest, rules)
 
 
 def enqueue(tx: Transaction, account: str, repository: str, repository_id: int, digest: str) -> None:

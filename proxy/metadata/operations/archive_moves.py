@@ -21,10 +21,9 @@ from proxy.metadata.contract import ArchivePort
 from proxy.metadata.db.job_tables import jobs as job_table
 from proxy.metadata.db.schema import IN_ARCHIVE, NOT_ACTIVE, blobs, image_blobs, images, repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import archive, replication, reservations
+from proxy.metadata.operations import archive, reservations
 from proxy.metadata.operations.blobs import outdate_blob
 from proxy.metadata.operations.operation import operation
-from proxy.metadata.operations.replication_rules import rules_text
 from proxy.metadata.operations.repositories import find_repository
 from proxy.metadata.operations.sealed import move_segments
 from proxy.metadata.operations.upkeep import is_held
@@ -81,8 +80,7 @@ def end_activation(tx: Transaction, account: str, repository: str, digest: str) 
         return True
     if _next(tx, image.image_id, image.status) is not None:
         return False
-    archive.activate(tx, account, repository, [image])
-    replication.image_pushed(tx, account, repository, repository_id, digest, rules_text(tx, account))
+    archive.activate(tx, account, repository, repository_id, [image])
     tx.changed(account, repository)
     return True
 

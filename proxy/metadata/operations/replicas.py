@@ -68,7 +68,7 @@ def put_replica(
         image_id = insert_image(tx, account, repository, repository_id, content, digest, facts, origin=origin)
     else:
         if is_archived(tx, image_id):
-            restore(tx, account, repository, repository_id, image_id, at_once=True)
+            restore(tx, account, repository, repository_id, image_id, at_once=True, replicates=False)
         complete(tx, account, repository, repository_id, image_id, facts)
         cached = images.c.image_id == image_id, images.c.origin == PULL_THROUGH
         tx.connection.execute(update(images).where(*cached).values(origin=origin))  # it is no cache's any more
