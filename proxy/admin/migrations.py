@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 from proxy.admin.session import CommandRefused, Say, existing, name, shown, visiting
@@ -14,7 +15,7 @@ from proxy.app import stores
 from proxy.app.context import WorkerContext
 from proxy.app.processes import configure_log
 from proxy.config import loader as settings
-from proxy.config.settings import Config, StorageSettings
+from proxy.config.settings import Config
 from proxy.jobs import sweep
 from proxy.jobs.check import open_whole
 from proxy.jobs.copy import CopyItem, CopyReport, copy_objects
@@ -54,53 +55,63 @@ def migrate_metadata(config: Config, *, say: Say) -> int:
 
 
 def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say: Say) -> int:
-    """Copy every blob's object from the store of the settings to the one of [storage] in the file `to`.
+    """Copy every blob's object from the store of the settings to the one of [storage] in the file `to`; archived ones
+    to its [archive], if it names another place, and else they stay.
 
     With `final`, which wants the server stopped, open uploads are ended as well. The exit status: 0 all is there,
     1 something is not. ConfigError, CommandRefused, `DataDirectoryBusy`, Failure.
     """
     data = existing(config)
-    there = dataclasses.replace(config, storage=settings.load(to, {}, {}).storage)
+    given = settings.load(to, {}, {})
+    there = dataclasses.replace(config, storage=given.storage, archive=given.archive)
+    if not given.archive.names_a_place:
+        there = dataclasses.replace(there, archive=config.archive)
+        if config.archive.bucket and _reached_by(config) != _reached_by(there):
+            raise CommandRefused(
+                f"{to}: the bucket of [archive] is reached as [storage] is, and so not any more with this one: "
+                "name in [archive] of this file where archived layers are to go"
+            )
     there_data = data_directory.open_data(there)
-    if _place(config.storage, data) == _place(there.storage, there_data):
-        raise CommandRefused(f"{to}: [storage] names the store that is in use already; name the one to go to")
+    archive_moves = _archive_moves(config, data, there, there_data, to)
     if final and data_directory.is_locked(data):
         raise CommandRefused(
             "--final is for when the server has stopped: stop it, or copy without --final while it serves"
         )
     store_id = stores.claim_store(config, data)
     stores.adopt_store(there, there_data, store_id)
+    if archive_moves:
+        stores.adopt_archive(there, store_id)
+    hidden = Findings()
 
-    archived = 0
+    async def run(own: WorkerContext) -> tuple[CopyReport, int, int]:
+        ended = await _end_uploads(own) if final else 0
+        bytes_of, archived = {False: 0, True: 0}, 0
+        async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
+            async for blob, quarantined in walk:
+                archived += blob.sealed.archived
+                bytes_of[blob.sealed.archived] += 0 if quarantined else blob.sealed.stored_size
+        report = CopyReport()
+        with shown() as on_progress:
+            for of_archive in (False, True) if archive_moves else (False,):
+                target = await asyncio.to_thread(_target, there, there_data, store_id, of_archive)
+                try:
+                    copied = await copy_objects(
+                        _of_rows(own, hidden, archived=of_archive),
+                        tier(own.store, archived=of_archive),
+                        target,
+                        total=bytes_of[of_archive],
+                        progress=on_progress,
+                        still_wanted=lambda key: _is_wanted(own, key),
+                        verify=partial(damage, own, target) if verify else None,
+                    )
+                finally:
+                    await target.close()
+                report.add(copied)
+        return report, archived, ended
 
-    async def run(own: WorkerContext) -> tuple[CopyReport, Findings, int]:
-        nonlocal archived
-        target = stores.make_unpaused_store(there, there_data, store_id)
-        try:
-            ended = await _end_uploads(own) if final else 0
-            with shown() as on_progress:
-                hidden = Findings()
-                total = 0
-                async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
-                    async for blob, quarantined in walk:
-                        archived += blob.sealed.archived
-                        total += 0 if quarantined or blob.sealed.archived else blob.sealed.stored_size
-                report = await copy_objects(
-                    _of_rows(own, hidden),
-                    tier(own.store, archived=False),
-                    target,
-                    total=total,
-                    progress=on_progress,
-                    still_wanted=lambda key: _is_wanted(own, key),
-                    verify=(lambda each: damage(own, target, each)) if verify else None,
-                )
-            return report, hidden, ended
-        finally:
-            await target.close()
-
-    report, hidden, ended = asyncio.run(visiting(config, run))
+    report, archived, ended = asyncio.run(visiting(config, run))
     tell_copied(report, hidden, say)
-    if archived:
+    if archived and not archive_moves:
         say(f"{archived:,} objects lie in the place of [archive] and stay there: keep that section as it is")
     if ended:
         say(f"{ended} open uploads ended: their clients push those layers again")
@@ -110,12 +121,35 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     if not final:
         say("now stop the server and run this again with --final: only what has been pushed since is copied")
         return 0
-    given = sorted(source for key, source in config.sources.items() if key.startswith("storage."))
-    say(f"now put the [storage] section of {to} in the place of the one in force, and start the server")
-    if given:
-        say(f"  what is in force comes from {', '.join(sorted(set(given)))}")
+    moved = ("storage.", "archive.") if archive_moves else ("storage.",)
+    in_force = {source for key, source in config.sources.items() if key.startswith(moved)}
+    sections, those = (
+        ("[storage] and [archive] sections", "those") if archive_moves else ("[storage] section", "the one")
+    )
+    say(f"now put the {sections} of {to} in the place of {those} in force, and start the server")
+    if in_force:
+        say(f"  what is in force comes from {', '.join(sorted(in_force))}")
     say("  the old store is as it was: remove it when the new one has proved itself")
     return 0
+
+
+def _archive_moves(config: Config, data: DataDirectory, there: Config, there_data: DataDirectory, to: Path) -> bool:
+    """Whether archived objects go to another place, too. CommandRefused where a target is in use."""
+    here, target = _place(config, data), _place(there, there_data)
+    archive, archive_target = _archive_place(config), _archive_place(there)
+    if here == target:
+        raise CommandRefused(f"{to}: [storage] names the store that is in use already; name the one to go to")
+    if target in (archive, archive_target):
+        raise CommandRefused(f"{to}: [storage] names the place of [archive]; name another one")
+    if archive_target == here:
+        raise CommandRefused(f"{to}: [archive] names the store that is in use; name another place")
+    return archive is not None and archive != archive_target
+
+
+def _target(config: Config, data: DataDirectory, store_id: str, of_archive: bool) -> ObjectStore:
+    if of_archive and (archive := stores.make_archive(config, data)) is not None:
+        return archive
+    return stores.make_unpaused_store(config, data, store_id)
 
 
 def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
@@ -130,10 +164,10 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
     )
 
 
-async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
+async def _of_rows(own: WorkerContext, hidden: Findings, *, archived: bool) -> AsyncGenerator[CopyItem, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
-            if blob.sealed.archived:
+            if blob.sealed.archived is not archived:
                 continue
             if quarantined:
                 hidden.add(blob.sealed.object_key, blob.digest, "is quarantined until it is pushed again")
@@ -169,7 +203,20 @@ async def _end_uploads(own: WorkerContext) -> int:
     return ended
 
 
-def _place(storage: StorageSettings, data: DataDirectory) -> tuple[str, ...]:
+def _place(config: Config, data: DataDirectory) -> tuple[str, ...]:
+    storage = config.storage
     if storage.backend == "filesystem":
         return ("filesystem", str(data.objects.resolve()))
     return ("s3", storage.endpoint.rstrip("/"), storage.bucket, storage.prefix)
+
+
+def _archive_place(config: Config) -> tuple[str, ...] | None:
+    archive = config.archive
+    if archive.path:
+        return ("filesystem", str(Path(archive.path).resolve()))
+    return ("s3", config.storage.endpoint.rstrip("/"), archive.bucket, archive.prefix) if archive.bucket else None
+
+
+def _reached_by(config: Config) -> tuple[str, str, str]:
+    """Which S3 a bucket of the settings is a bucket of."""
+    return config.storage.backend, config.storage.endpoint.rstrip("/"), config.storage.region

@@ -22,7 +22,7 @@ from proxy.cli.options import checked, load, shared
     required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A TOML file: its [storage] is the target.",
+    help="A TOML file: its [storage] is the target, its [archive] that of archived layers.",
 )
 @click.option("--final", is_flag=True, help="The server has stopped: copy the rest and end open uploads.")
 @click.option("--verify", is_flag=True, help="Open every frame in the target, too; what is bad is copied again.")
@@ -31,7 +31,8 @@ def migrate_storage(file: Path | None, data: str | None, to: Path, final: bool, 
 
     The settings in force name the source, [storage] of the file given by --to the target. Objects go as they are,
     under the same keys; what is there already is not copied again, so that a run which was broken off is gone on with.
-    The target gets the store's name; one that another registry uses is refused.
+    The target gets the store's name; one that another registry uses is refused. Archived layers stay in their place,
+    or go to another one that [archive] of that file names.
 
     Run it while the server serves, then stop the server and run it again with --final, which copies what has come
     since, within moments, and ends open uploads (docker and others push such a layer again from its start). Then put
