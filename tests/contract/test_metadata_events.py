@@ -10,7 +10,7 @@ import pytest
 from proxy.model.errors import Code, Failure
 from proxy.model.events import EventDelivery
 from proxy.model.jobs import Job
-from support.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
+from support.metadata import ACCOUNT, CONFIG, IMAGE, REPOSITORY, World, digest, index_manifest
 
 ALL = json.dumps({"source": ["aws.ecr"]})
 HOOK = "https://hooks.example/ci"
@@ -33,16 +33,20 @@ async def following(world: World, job: Job) -> EventDelivery | None:
     return await world.metadata.next_event(job.account, subject["target"], subject["repository"])
 
 
-async def details(world: World) -> list[dict[str, Any]]:
-    """Of all that waits, delivered: "type" beside the detail's members."""
+async def events(world: World) -> list[dict[str, Any]]:
+    """All that wait, delivered."""
     found: list[dict[str, Any]] = []
     for job in await claim(world):
         while (delivery := await following(world, job)) is not None:
-            event = json.loads(delivery.body)
-            found.append({"type": event["detail-type"], **event["detail"]})
+            found.append(json.loads(delivery.body))
             assert await world.metadata.end_event(job.job_id, job.fence, delivery.delivery_id, error=None, dead=False)
         await world.metadata.finish_job(job.job_id, job.fence, job.revision)
     return found
+
+
+async def details(world: World) -> list[dict[str, Any]]:
+    """The same: "type" beside the detail's members."""
+    return [{"type": event["detail-type"], **event["detail"]} for event in await events(world)]
 
 
 def image(name: str, action: str, tag: str | None = None) -> dict[str, Any]:
@@ -126,6 +130,50 @@ async def test_a_referrer_has_an_event_of_its_own_type(world: World) -> None:
         "artifact-media-type": "application/spdx+json",
     }
     assert deleted == {**image(made.digest, "DELETE"), "type": "ECR Referrer Action"}
+
+
+async def test_a_storage_class_has_the_json_that_eventbridge_documents_for_it(world: World) -> None:
+    """An image that is archived and restored, and its referrer, whose events are of their own type."""
+    await world.bootstrap()
+    image_digest = (await world.image("one", ["v1"])).digest
+    subject = {"mediaType": IMAGE, "digest": image_digest, "size": 1}
+    referrer = (await world.image("sbom", subject=subject, artifactType="application/spdx+json")).digest
+    await rule(world)
+    about = {"repositoryName": REPOSITORY, "imageId": {"imageTag": "v1"}}
+    await world.call("UpdateImageStorageClass", **about, targetStorageClass="ARCHIVE")
+    world.clock.now += 0.25
+    await world.call("UpdateImageStorageClass", **about, targetStorageClass="STANDARD")
+    found = await events(world)
+
+    def expected(number: int, detail_type: str, **detail: str) -> dict[str, Any]:
+        return {
+            "version": "0",
+            "id": found[number]["id"],
+            "detail-type": detail_type,
+            "source": "aws.ecr",
+            "account": ACCOUNT,
+            "time": "2027-01-15T08:00:00Z",
+            "region": "us-east-1",
+            "resources": [],
+            "detail": {
+                "result": "SUCCESS",
+                "repository-name": REPOSITORY,
+                "action-type": "UPDATE_STORAGE_CLASS",
+                "manifest-media-type": IMAGE,
+                **detail,
+            },
+        }
+
+    of_image = {"image-digest": image_digest, "artifact-media-type": CONFIG}
+    of_referrer = {"image-digest": referrer, "artifact-media-type": "application/spdx+json"}
+    restored = {"target-storage-class": "STANDARD", "last-activated-at": "2027-01-15T08:00:00.250Z"}
+    assert found == [
+        expected(0, "ECR Image Action", **of_image, **{"target-storage-class": "ARCHIVE"}),
+        expected(1, "ECR Referrer Action", **of_referrer, **{"target-storage-class": "ARCHIVE"}),
+        expected(2, "ECR Image Action", **of_image, **restored),
+        expected(3, "ECR Referrer Action", **of_referrer, **restored),
+    ]
+    assert len({each["id"] for each in found}) == 4
 
 
 async def test_only_matching_rules_of_the_account_get_an_event(world: World) -> None:
