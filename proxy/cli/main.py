@@ -171,13 +171,12 @@ def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> N
     The keys go to the provider in force: after [keys] provider was changed, this moves a registry to KMS, or back to
     the key file. Secrets are sealed anew, and new tokens and secrets are under the new key, without a restart. Works
     while the server runs. Retired keys stay in the key file: they open what older backups hold. It can be broken off,
-    and gone on with by --resume. When a master key has leaked, --reseal gives every blob a new data key as well (those
-    stored without sealing have none).
+    and gone on with by --resume. When a master key has leaked, run --reseal --resume after it: that gives every blob a
+    new data key (those stored without sealing have none), and touches no secret.
 
     \b
     Examples:
       wharfage rewrap --data /srv/wharfage
-      wharfage rewrap --reseal
       wharfage rewrap --reseal --resume
     """
     from proxy.admin import stored

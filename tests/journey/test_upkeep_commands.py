@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -101,3 +102,35 @@ async def test_check_needs_no_running_server(own: Server) -> None:
     status, said = await run(own, "check")
     assert status == 0, said
     assert "2 blobs ok" in said
+
+
+async def test_after_a_leak_both_commands_leave_nothing_that_the_old_master_key_opens(
+    start_server: Callable[..., Server], own: Server
+) -> None:
+    """It can be taken out of the key file then: layers, access keys and signing secrets open, and old tokens do not."""
+    password = await asyncio.to_thread(own.password)
+    secret = (await run(own, "events", "secret"))[1]
+    async with Registry(own.url, password) as registry:
+        await registry.push_image("team/app", "v1", [os.urandom(LARGE)])
+        image = await registry.pull_image("team/app", "v1")
+    status, said = await run(own, "rewrap")
+    assert status == 0, said
+    assert "0 secrets" not in said
+    status, said = await run(own, "rewrap", "--reseal", "--resume")
+    assert status == 0, said
+    assert "2 blobs resealed" in said
+    assert await asyncio.to_thread(own.stop) == 0
+
+    file = own.data / "keys" / "master.json"
+    document = json.loads(file.read_text())
+    active, _leaked = document["keys"]
+    file.write_text(json.dumps(document | {"keys": [active]}))
+    again = await asyncio.to_thread(start_server, own.data, workers=1)
+    async with Registry(again.url, password) as registry:
+        (await registry.manifest("team/app", "v1")).expect(401)
+    async with Registry(again.url, await asyncio.to_thread(again.password)) as registry:
+        assert await registry.pull_image("team/app", "v1") == image
+    assert (await run(again, "events", "secret"))[1] == secret
+    status, said = await run(again, "check")
+    assert status == 0, said
+    assert await asyncio.to_thread(again.stop) == 0
