@@ -21,7 +21,7 @@ from proxy.config.outbound_proxies import OutboundProxies
 from proxy.config.peer_settings import PeersSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
-from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
+from proxy.config.setting import ADDRESS, BASE_URL, BUCKET, KEY_PREFIX, between, matches, networks, one_of, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,7 @@ class ServerSettings:
     data: str = setting("./data", "the data directory: keys, rows, objects, credentials")
     workers: int = setting(0, "proxy workers; 0 is one a core", between(0, 1024))
     url: str = setting(
-        "",
-        "the address clients use, when a proxy changes it, such as https://registry.example",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+        "", "the address clients use, when a proxy changes it, such as https://registry.example", BASE_URL
     )
     advertise: str = setting(
         "",
@@ -88,19 +86,11 @@ class StorageSettings:
         False, 'with sealing = "none" on s3: a GET of a layer answers 307 to a signed link into the bucket'
     )
     path: str = setting("", "the filesystem store's directory; empty is <data>/objects")
-    bucket: str = setting("", "s3: the bucket", matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"))
-    prefix: str = setting(
-        "", "s3: what every key begins with, such as registry/", matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
-    )
-    endpoint: str = setting(
-        "",
-        "s3: the store's address; empty is AWS",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
-    )
+    bucket: str = setting("", "s3: the bucket", BUCKET)
+    prefix: str = setting("", "s3: what every key begins with, such as registry/", KEY_PREFIX)
+    endpoint: str = setting("", "s3: the store's address; empty is AWS", BASE_URL)
     public_endpoint: str = setting(
-        "",
-        "s3: the store's address as clients of redirect reach it; empty is endpoint",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+        "", "s3: the store's address as clients of redirect reach it; empty is endpoint", BASE_URL
     )
     region: str = setting("us-east-1", "s3: the region in signatures", matches(r"[\w-]{1,64}", "a region's name"))
     access_key_id: str = setting("", "s3: empty takes the usual AWS chain (environment, profile, role)")
@@ -279,11 +269,7 @@ class KeySettings:
         "kms: its region; empty is that of the key's ARN, else the registry's",
         matches(r"[\w-]{0,64}", "a region's name"),
     )
-    endpoint: str = setting(
-        "",
-        "kms: its address; empty is AWS",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
-    )
+    endpoint: str = setting("", "kms: its address; empty is AWS", BASE_URL)
     plaintext: bool = setting(False, "kms: allow http:// off loopback, where the network itself encrypts")
     kms_access_key_id: str = setting("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = setting("", "kms: goes with kms_access_key_id", secret=True)
