@@ -1,6 +1,6 @@
 """An event in CloudTrail's shape, as one line of JSON.
 
-`AuditEvent` is what a door knows when a request is over; `encode` is what stands in the trail. What is the same in all
+`AuditEvent` is what a protocol knows when a request is over; `encode` is its line in the trail. What is the same in all
 events of a caller is laid out once and kept. Source: CloudTrail User Guide, "CloudTrail record contents" and
 "userIdentity element"; Amazon ECR User Guide, "Logging Amazon ECR actions with CloudTrail".
 """
@@ -48,7 +48,7 @@ _HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"  # CloudTrail's own words
 
 
 class EncodedParameters(str):
-    """Parameters as they will stand in the event: for a door that says the same again and again, and keeps it."""
+    """Parameters as they will be written in the event: for a protocol that repeats them, and caches this."""
 
     __slots__ = ()
 

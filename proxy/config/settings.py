@@ -39,18 +39,20 @@ class ServerSettings:
         matches(r"(https?://[^/,\s]+/?)?", "https://HOST:PORT"),
     )
     trusted_proxies: tuple[str, ...] = setting(
-        (), "addresses or networks whose X-Forwarded-For, -Proto and -Host are believed", networks
+        (), "addresses or networks whose X-Forwarded-For, -Proto and -Host are trusted", networks
     )
     tls_cert: str = setting("", "PEM file of the certificate and its chain; read again when it changes")
     tls_key: str = setting("", "PEM file of the certificate's key")
     tls_self_signed: bool = setting(False, "make a small CA and a certificate under <data>/tls, for a first try")
     drain_delay_seconds: float = setting(
-        0.0, "after SIGTERM all is served on for so long, and /readyz says 503: for load balancers", between(0, 3600)
+        0.0, "after SIGTERM, serve on for so long while /readyz answers 503: for load balancers", between(0, 3600)
     )
     drain_seconds: float = setting(30.0, "how long running requests may go on after SIGTERM", between(0, 86_400))
-    header_seconds: float = setting(10.0, "in which a request's whole header must come", between(0.1, 3600))
+    header_seconds: float = setting(10.0, "within which a request's whole header must arrive", between(0.1, 3600))
     body_seconds: float = setting(
-        60.0, "how long a body, sent or taken, may stand still before it is cut", between(0.1, 3600)
+        60.0,
+        "how long a body, sent or received, may make no progress before its connection is closed",
+        between(0.1, 3600),
     )
     keepalive_seconds: float = setting(75.0, "how long an idle connection stays open", between(0, 86_400))
     connections: int = setting(
@@ -76,7 +78,7 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    backend: str = setting("filesystem", "where objects lie", one_of("filesystem", "s3"))
+    backend: str = setting("filesystem", "where objects are stored", one_of("filesystem", "s3"))
     sealing: str = setting(
         "aes-gcm",
         "how new layers are stored: aes-gcm (sealed), or none (as they are, with a hash of each frame in the rows)",
@@ -97,7 +99,7 @@ class StorageSettings:
     secret_access_key: str = setting("", "s3: goes with access_key_id", secret=True)
     addressing: str = setting("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", one_of("path", "virtual"))
     ca_bundle: str = setting(
-        "", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's"
+        "", "s3: PEM file of the CAs that https endpoints' certificates are verified with; empty is the system's"
     )
     plaintext: bool = setting(False, "s3: allow http:// off loopback, where the network itself encrypts")
     checksum: str = setting(
@@ -117,7 +119,7 @@ def _a_cache(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    directory: str = setting("", "s3: where this machine keeps what it read, on a local disk; empty is <data>/cache")
+    directory: str = setting("", "s3: the directory of this machine's cache, on a local disk; empty is <data>/cache")
     mib: int = setting(4096, "s3: MiB of disk that the cache may take; 0 keeps nothing", _a_cache)
 
 
@@ -144,10 +146,12 @@ class MetadataSettings:
     )
     tls_cert: str = setting("", "PEM file of the certificate and chain that it shows at `listen`; read again on change")
     tls_key: str = setting("", "PEM file of that certificate's key")
-    ca_bundle: str = setting("", "PEM file of the authorities that vouch for https services; empty is the system's")
+    ca_bundle: str = setting(
+        "", "PEM file of the CAs that https services' certificates are verified with; empty is the system's"
+    )
     outage_grace: float = setting(
         300.0,
-        "seconds for which known answers serve on while no service reaches PostgreSQL",
+        "seconds for which cached answers are still used while no service reaches PostgreSQL",
         between(0, 86_400),
     )
     plaintext: bool = setting(
@@ -317,7 +321,9 @@ class StsSettings:
         "where web identities' keys may be fetched: https://HOST[:PORT][/PATH], HOST perhaps *.DOMAIN; empty: nowhere",
         _issuers,
     )
-    oidc_ca_bundle: str = setting("", "PEM file of the authorities that vouch for those hosts; empty is the system's")
+    oidc_ca_bundle: str = setting(
+        "", "PEM file of the CAs that those hosts' certificates are verified with; empty is the system's"
+    )
 
 
 @dataclass(frozen=True, slots=True)
