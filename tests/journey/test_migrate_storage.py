@@ -215,7 +215,7 @@ async def test_archived_layers_go_to_the_archive_of_the_target_or_stay_and_can_b
     to.write_text(f'[storage]\npath = "{tmp_path / "last"}"\n')
     status, said = await migrate(server.data, to, "--final", "--verify", extra=between)
     assert status == 0, said
-    assert "objects lie in the place of [archive] and stay there" in said
+    assert "objects are in the store of [archive] and stay there" in said
     assert "WHARFAGE_ARCHIVE_PATH" not in said
     after = {**between, "WHARFAGE_STORAGE_PATH": str(tmp_path / "last")}
     server = await asyncio.to_thread(start_server, server.data, workers=1, extra=after)
