@@ -121,7 +121,7 @@ mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which i
 mutants-late: $(VENV)/.test  ## six rules about late writers, each taken away: the schedules must find each within 1,000; a minute
 	$(BIN)/python tests/mutation/late_writers.py
 
-chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
+chaos: $(VENV)/.test $(TOOLS)/.go  ## kill workers, metadata, the whole server and its upstream at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py
 
 chaos-replication: $(VENV)/.test  ## the same to two regions of which one replicates to the other, and their line (default 300 s)

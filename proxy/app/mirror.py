@@ -95,6 +95,7 @@ def upstream_of(config: Config) -> Callable[[str], Upstream]:
             trusts[entry.url],
             entry.proxy,
             proxy_of,
+            entry.region,
         )
 
     return found

@@ -33,12 +33,14 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]*[a-z0-9](:\w[\w.-]{0,127})?", re.ASCI
 _NO_TABLES = SettingTables()
 _URL = re.compile(r"(https?)://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([0-9]{1,5}))?/?", re.ASCII)
 _PROXY = re.compile(r"https?://[^\s@/]+/?", re.ASCII)
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,24}", re.ASCII)
 _PORTS = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSetting:
-    """One entry. `url` has scheme and host, and a port that is not its scheme's own."""
+    """One entry. `url` has scheme and host, and a port that is not its scheme's own. With a `region`, secrets of its
+    rules are access keys."""
 
     url: str
     ca_bundle: str = ""
@@ -46,6 +48,7 @@ class UpstreamSetting:
     proxy: str = ""
     connections: int = 0  # this and the next: 0 takes the value of [pull_through]
     requests_per_second: float = 0.0
+    region: str = ""
 
     @property
     def host(self) -> str:
@@ -76,6 +79,8 @@ def read_upstream(given: Any) -> UpstreamSetting:
     found = UpstreamSetting(**{**table, "url": _origin(table["url"])})
     if found.proxy and not _PROXY.fullmatch(found.proxy):
         raise ValueError("proxy must be http://HOST[:PORT], without user and password")
+    if found.region and not _REGION.fullmatch(found.region):
+        raise ValueError("region must be one as in us-east-1")
     if not 0 <= found.connections <= 1000:
         raise ValueError("connections must be between 0, for those of [pull_through], and 1000")
     if not 0 <= found.requests_per_second <= 1_000_000:
@@ -157,7 +162,8 @@ class PullThroughSettings:
     upstreams: tuple[UpstreamSetting, ...] = setting(
         (),
         "registries that pull-through cache rules may name beyond ECR's list: https://HOST[:PORT], or http:// where "
-        "the network is trusted; or tables with url, ca_bundle, client_cert, proxy, connections, requests_per_second",
+        "the network is trusted; or tables with url, ca_bundle, client_cert, proxy, connections, requests_per_second, "
+        "region (another Wharfage's: a rule's secret is an access key there)",
         read=read_upstreams,
     )
     connections: int = setting(

@@ -1,7 +1,9 @@
 """The audit event of an API call: one event, whether the call succeeded, was refused, or was not authenticated.
 
-Every write, and every call that issued credentials, is written to the kernel before the answer is sent. Answers of
-reads are not included, as at AWS. Used by `routes`, `query`, `json_services` and `downloads`.
+A read that imports images through a pull-through cache rule emits a second event, and a third if that creates their
+repository, as pulls do (`oci.audit_record`). Every write, and every call that issued credentials, is written to the
+kernel before the answer is sent. Answers of reads are not included, as at AWS. Used by `routes`, `query`,
+`json_services` and `downloads`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ class ApiAuditRecord:
         self.response: Mapping[str, Any] | None = None
         self.error = "InternalFailure"
         self.message = ""
+        self.created_repository = ""  # by an import
+        self.imported: list[Mapping[str, str]] = []  # images, as the call names them
 
     def set_operation(self, operation: str) -> None:
         """The operation as the client wrote it, served or not."""
@@ -118,5 +122,16 @@ async def emit(trail: Trail, record: ApiAuditRecord) -> None:
         parameters=record.parameters or None,  # as CloudTrail has it
         response=(record.response or None) if shows else None,
     )
+    if record.created_repository:
+        await trail.record(_import(event, "CreateRepository", record.created_repository))
+    if record.imported:
+        name = str((record.parameters or {})["repositoryName"])
+        await trail.record(_import(event, "BatchImportUpstreamImage", name, imageIds=record.imported))
     keeps = record.caller is not None and (not reads or gives)
     await (trail.record(event) if keeps else trail.note(event))
+
+
+def _import(read: AuditEvent, name: str, repository: str, **parameters: Any) -> AuditEvent:
+    """What a read did that imported images. It was done, even if the read then failed."""
+    parameters = {"registryId": read.account, "repositoryName": repository, **parameters}
+    return read._replace(name=name, read_only=False, parameters=parameters, error="", message="")

@@ -130,12 +130,12 @@ def handler(
         try:
             blob = await blobs.find(found.account, found.repository, digest)
         except Failure as failure:
-            coming = None
-            if failure.code is Code.LAYERS_NOT_FOUND and mirror is not None:
-                coming = await mirror.coming(found.account, found.repository, digest)
-            if coming is None:
+            if failure.code is not Code.LAYERS_NOT_FOUND or mirror is None:
                 raise
-            return BlobRequest(request, coming, coming.blob, record, stall_seconds, {})
+            coming = await mirror.coming(found.account, found.repository, digest)
+            if coming is not None:
+                return BlobRequest(request, coming, coming.blob, record, stall_seconds, {})
+            blob = await blobs.find(found.account, found.repository, digest)  # stored between the look-ups, perhaps
         return BlobRequest(request, blobs, blob, record, stall_seconds, {}, blobs.content)
 
     return handle

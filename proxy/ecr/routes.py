@@ -250,7 +250,7 @@ def handler(
             parameters = await off_loop(len(body), read_parameters, body)
             del body  # it may have some MiB: free it before the metadata service is called
             ask = await allowed(operation, caller, parameters, record)
-            found = route.echo(ask, await execute(ask, request))
+            found = route.echo(ask, await execute(ask, request, record))
         record.succeeded(found)
         return await off_loop(_size(found), _rendered, found)
 
@@ -274,7 +274,7 @@ def handler(
             await trail.require()
         return ask
 
-    async def execute(ask: Ask, request: web.Request) -> Mapping[str, Any]:
+    async def execute(ask: Ask, request: web.Request, record: ApiAuditRecord) -> Mapping[str, Any]:
         """Execute an allowed call: here, or in the metadata service."""
         if ask.operation == "GetAuthorizationToken":
             return authorization_data(ask, tokens, endpoints, request)
@@ -290,7 +290,7 @@ def handler(
             return await pull_through.call(ask)
         call_rows = partial(repository_keys.call, keys, key_rights, metadata, ask)
         if mirror is not None and ask.operation == "BatchGetImage":
-            found = await upstream_images.answer(mirror, access, ask, call_rows)
+            found = await upstream_images.answer(mirror, access, ask, record, call_rows)
         elif mirror is not None and ask.operation == "ListImageReferrers":
             found = await upstream_images.list_referrers(mirror, access, ask, call_rows)
         else:

@@ -16,6 +16,7 @@ from typing import Any
 
 from proxy.auth.access import Access
 from proxy.awsmodel.validation import validate
+from proxy.ecr.audit_record import ApiAuditRecord
 from proxy.ecr.parameters import Ask
 from proxy.model.errors import Code, Failure
 from proxy.model.names import check_tag, is_digest_like, parse_digest, repository_arn
@@ -26,9 +27,9 @@ _OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # which 
 
 
 async def answer(
-    mirror: Mirror, access: Access, ask: Ask, rest: Callable[[], Awaitable[Mapping[str, Any]]]
+    mirror: Mirror, access: Access, ask: Ask, record: ApiAuditRecord, rest: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> Mapping[str, Any]:
-    """The output of `rest`, called once all images that can be imported are."""
+    """The output of `rest`, called once all images that can be imported are. `record` learns which were."""
     validate(ask.operation, ask.parameters)
     name: str = ask.parameters["repositoryName"]
     arn = repository_arn(ask.region, ask.account, name)
@@ -43,11 +44,15 @@ async def answer(
         except Failure:
             return None  # the rows say what is wrong with it
         try:
-            await mirror.resolve(ask.account, name, reference, may)
+            pulled = await mirror.resolve(ask.account, name, reference, may)
         except Failure as failure:
             if failure.code not in (*_OF_UPSTREAM, *_OF_ROWS):
                 raise
             return failure if failure.code in _OF_UPSTREAM else None
+        if pulled.imported:
+            record.imported.append(image)
+        if pulled.created_repository:
+            record.created_repository = name
         return None
 
     wanted: list[Mapping[str, str]] = ask.parameters.get("imageIds") or []

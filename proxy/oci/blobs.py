@@ -37,9 +37,13 @@ async def _pull(call: Call) -> BlobRequest:
         if failure.code is not Code.LAYERS_NOT_FOUND or mirror is None:
             raise
         coming = await mirror.coming(call.account, call.repository, digest)
-        if coming is None:
+        if coming is not None:
+            if call.validity is not None:
+                call.validity.most = 0.0  # the response changes once the blob is stored
+            return BlobRequest(
+                call.request, coming, coming.blob, call.record, call.services.stall_seconds, call.headers
+            )
+        if not await mirror.covers(call.account, call.repository):
             raise
-        if call.validity is not None:
-            call.validity.most = 0.0  # the response changes once the blob is stored
-        return BlobRequest(call.request, coming, coming.blob, call.record, call.services.stall_seconds, call.headers)
+        blob = await blobs.find(call.account, call.repository, digest)  # it may have been stored between the look-ups
     return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, call.headers, blobs.content)

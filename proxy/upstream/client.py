@@ -27,6 +27,7 @@ from proxy.model.errors import Failure
 from proxy.model.manifests import DOCKER_IMAGE, DOCKER_LIST, MANIFEST_MAX, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from proxy.model.names import parse_digest
 from proxy.storage.s3.circuit_breaker import Breaker
+from proxy.upstream.access_key import BODY, AccessKeyAuthorizer
 from proxy.upstream.challenge import RegistryAuthorizer, Scopes
 from proxy.upstream.errors import RequestFailed, UpstreamFailed, UpstreamReason
 from proxy.upstream.guarded_connector import AddressRefused, check_literal, socket_factory
@@ -51,7 +52,7 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,12
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """`base`: its origin. `listed`: origins that the operator named, which may have private addresses. `proxy`: for all
-    requests; if it is empty, `proxy_of` returns that of each URL."""
+    requests; if it is empty, `proxy_of` returns that of each URL. `region`: the login is an access key in it."""
 
     base: URL
     listed: frozenset[URL] = frozenset()
@@ -60,6 +61,7 @@ class Upstream:
     trust: ssl.SSLContext | None = None
     proxy: str = ""
     proxy_of: Callable[[URL], str] = lambda _: ""
+    region: str = ""
 
     def path_of(self, repository: str) -> str:
         """The repository's name at the upstream: Docker Hub's official images are under `library/`."""
@@ -131,7 +133,11 @@ class UpstreamClient:
         self._received = received
         self._login = credential
         name, password = (credential.username, credential.password) if credential is not None else ("", "")
-        self._credentials = RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
+        self._credentials = (
+            AccessKeyAuthorizer(name, password, upstream.region, self._fetch_password, clock)
+            if upstream.region and name
+            else RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
+        )
         self._throttle = Throttle(upstream.connections, upstream.requests_per_second, clock)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -264,14 +270,14 @@ class UpstreamClient:
                 return
 
     def _request(
-        self, method: str, url: URL, headers: Mapping[str, str]
+        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | None = None
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         trusted = self._is_listed(url)
         if not trusted:
             check_literal(url, ())
         proxy = self.upstream.proxy or self.upstream.proxy_of(url)
         return self._session(trusted or bool(proxy)).request(
-            method, url, headers=headers, allow_redirects=False, proxy=proxy or None
+            method, url, headers=headers, data=data, allow_redirects=False, proxy=proxy or None
         )
 
     async def _judge(self, answer: aiohttp.ClientResponse, *, ranged: bool) -> None:
@@ -309,6 +315,17 @@ class UpstreamClient:
             return body
         finally:
             self._note("token", outcome, self._clock() - began)
+
+    async def _fetch_password(self, sign: Callable[[str], Mapping[str, str]]) -> tuple[int, bytes]:
+        """The response to GetAuthorizationToken, for `AccessKeyAuthorizer`."""
+        began, status, url = self._clock(), 0, self._url("/")
+        try:
+            headers = await asyncio.to_thread(sign, str(url))
+            async with asyncio.timeout(MANIFEST_SECONDS), self._request("POST", url, headers, BODY) as answer:
+                status = answer.status
+                return status, await _bounded(answer, _SMALL)
+        finally:
+            self._note("token", "ok" if status == 200 else "failed", self._clock() - began)
 
     def _is_listed(self, url: URL) -> bool:
         """Whether the operator listed this origin, or it is another port of a listed upstream's host (for tokens)."""

@@ -5,7 +5,7 @@ over or the peer refuses it; redirects are not followed, and an upload's Locatio
 sends at most `connections` requests at once, and `bytes_per_second` of bodies; a request without progress for
 `STALL_SECONDS` ends. Failures of the connection are an `UpstreamFailed`; the caller judges the peer's responses.
 Called by `jobs.replication_peer`. Must not know images.
-Source: botocore's `ecr` model, GetAuthorizationToken; OCI Distribution 1.1.1 "Pushing blobs".
+Source: OCI Distribution 1.1.1 "Pushing blobs".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from proxy.upstream.access_key import BODY, issued_token, signed_headers
 from proxy.upstream.address import Reach
 from proxy.upstream.client import translated
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
@@ -28,9 +29,7 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 120.0  # without a byte taken by the peer, or until the end of its response
 PIECE = 64 << 10  # bytes of a body that are written at once, if their rate is limited
-TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
 _ANSWER_MOST = 256 << 10  # bytes of an answer: errors and tokens
-_DENIED = ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "IncompleteSignature", "InvalidClientTokenId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +156,10 @@ class PeerClient:
     async def _fetched(self) -> _Password:
         began = self._wall()
         url = self.peer.base.join(URL("/"))
-        headers = await asyncio.to_thread(_signed, self.peer, str(url))
-        status, _, content = await self._exchange("POST", url, headers, b"{}")
-        document = _document(content)
-        if status != 200:
-            kind = str(document.get("__type", "")).rpartition("#")[2]
-            if kind.startswith(_DENIED):
-                raise UpstreamFailed(UpstreamReason.DENIED, kind[:64], f"{self.peer.region} gives out no password")
-            raise UpstreamFailed(UpstreamReason.UNAVAILABLE, f"token {status}")
-        try:
-            [found] = document["authorizationData"]
-            token, expires = str(found["authorizationToken"]), float(found["expiresAt"])
-        except (LookupError, TypeError, ValueError):
-            raise UpstreamFailed(UpstreamReason.WRONG, "bad-token", "its answer holds no password") from None
+        key = self.peer.access_key_id, self.peer.secret_access_key
+        headers = await asyncio.to_thread(signed_headers, *key, self.peer.region, str(url))
+        status, _, content = await self._exchange("POST", url, headers, BODY)
+        token, expires = issued_token(status, content)
         return _Password(f"Basic {token}", began + 0.8 * max(expires - began, 0.0))
 
 
@@ -215,18 +205,6 @@ class _Source:
         except Exception as failure:
             self.failure = failure
             raise
-
-
-def _signed(peer: ReplicationPeer, url: str) -> dict[str, str]:
-    """The headers of GetAuthorizationToken. Runs in a thread, because the first call loads botocore."""
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": TARGET}
-    request = AWSRequest(method="POST", url=url, data=b"{}", headers=headers)
-    SigV4Auth(Credentials(peer.access_key_id, peer.secret_access_key), "ecr", peer.region).add_auth(request)
-    return dict(request.headers.items())
 
 
 def _document(content: bytes) -> Mapping[str, Any]:

@@ -57,27 +57,61 @@ async def test_imports_and_their_failures_are_events_as_ecr_sends_them(tmp_path:
         assert bad == common | failed
 
 
+async def audited(there: World, least: int) -> list[dict[str, Any]]:
+    """The audit log's events of far/team/app, once there are so many."""
+    path = there.server.data / "audit/audit.jsonl"
+
+    async def lines() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in (await asyncio.to_thread(path.read_text)).splitlines()]
+        return [each for each in found if "far/team/app" in json.dumps(each["requestParameters"])]
+
+    async def all_there() -> bool:
+        return len(await lines()) >= least
+
+    await there.until(all_there)
+    return await lines()
+
+
 async def test_a_pull_that_imports_is_three_lines_of_the_audit_log_and_the_next_one_is_one(tmp_path: Path) -> None:
     async with world(tmp_path) as there:
         there.far.add_image("team/app", "1", b"layer")
         for _ in range(2):
             assert (await there.get("far/team/app/manifests/1"))[0] == 200
-        path = there.server.data / "audit/audit.jsonl"
-
-        async def lines() -> list[dict[str, Any]]:
-            found = [json.loads(line) for line in (await asyncio.to_thread(path.read_text)).splitlines()]
-            return [each for each in found if "far/team/app" in json.dumps(each["requestParameters"])]
-
-        async def all_there() -> bool:
-            return len(await lines()) >= 4
-
-        await there.until(all_there)
-        found = {each["eventName"]: each for each in await lines()}
-        assert sorted(each["eventName"] for each in await lines()) == [
+        found = await audited(there, 4)
+        assert sorted(each["eventName"] for each in found) == [
             "BatchGetImage",
             "BatchGetImage",
             "BatchImportUpstreamImage",
             "CreateRepository",
         ]
-        event = found["BatchImportUpstreamImage"]
+        event = next(each for each in found if each["eventName"] == "BatchImportUpstreamImage")
         assert (event["readOnly"], event["requestParameters"]["imageIds"]) == (False, [{"imageTag": "1"}])
+
+
+async def test_an_api_call_that_imports_has_a_line_of_the_images_that_it_imported(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        digest = there.far.add_image("team/app", "1", b"layer")
+        there.far.add_image("team/app", "2", b"other")
+        there.far.add_image("team/app", "3", b"third")
+        ecr = await there.client()
+
+        async def pull(*images: dict[str, str]) -> None:
+            await asyncio.to_thread(ecr.batch_get_image, repositoryName="far/team/app", imageIds=list(images))
+
+        await pull({"imageTag": "1"}, {"imageTag": "2"}, {"imageTag": "missing"})
+        await pull({"imageTag": "1"}, {"imageDigest": digest})  # both are here by now
+        await pull({"imageTag": "3"}, {"imageTag": "2"})
+        found = await audited(there, 6)
+        named = [each["eventName"] for each in found]
+        assert sorted(named) == [*["BatchGetImage"] * 3, *["BatchImportUpstreamImage"] * 2, "CreateRepository"]
+        imports = [each for each in found if each["eventName"] == "BatchImportUpstreamImage"]
+        common = {"registryId": there.account, "repositoryName": "far/team/app"}
+        images = [each["requestParameters"].pop("imageIds") for each in imports]
+        assert sorted(map(len, images)) == [1, 2]
+        assert {each["imageTag"] for each in max(images, key=len)} == {"1", "2"}
+        assert min(images, key=len) == [{"imageTag": "3"}]
+        for each in (*imports, next(each for each in found if each["eventName"] == "CreateRepository")):
+            assert each["requestParameters"] == common
+            assert (each["readOnly"], each["eventCategory"], "errorCode" in each) == (False, "Management", False)
+        pulls = {each["requestID"] for each in found if each["eventName"] == "BatchGetImage"}
+        assert {each["requestID"] for each in imports} < pulls

@@ -12,8 +12,7 @@ from support.programs import Daemon
 from support.server import listens
 
 
-@contextmanager
-def distribution(folder: Path, port: int, **settings: Any) -> Iterator[Daemon]:
+def start_distribution(folder: Path, port: int, **settings: Any) -> Daemon:
     """It serves 127.0.0.1:`port` from below `folder`; `settings` are added to its file. Needs `registry`."""
     written = {
         "version": "0.1",
@@ -27,6 +26,17 @@ def distribution(folder: Path, port: int, **settings: Any) -> Iterator[Daemon]:
     )
     try:
         daemon.wait_until(lambda: listens(port))
+    except BaseException:
+        daemon.kill()
+        raise
+    return daemon
+
+
+@contextmanager
+def distribution(folder: Path, port: int, **settings: Any) -> Iterator[Daemon]:
+    """`start_distribution`, stopped at the end."""
+    daemon = start_distribution(folder, port, **settings)
+    try:
         yield daemon
     finally:
         daemon.stop()

@@ -37,6 +37,7 @@ def test_the_environment_has_texts() -> None:
         ('"https://a.example"', "must be a list"),
         ('["a.example"]', "'a.example' is not https://HOST"),
         ('["https://a.example/v2/"]', "without a path"),
+        ('[{url = "https://a.example", region = "US East"}]', "region must be one as in us-east-1"),
         ('["https://me:s3cret@a.example"]', "'a.example' is not https://HOST"),
         ('["https://a.example:70000"]', "is not https://HOST"),
         ('["ftp://a.example"]', "is not https://HOST"),
