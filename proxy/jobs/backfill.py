@@ -1,6 +1,6 @@
-"""The job of a replication backfill: it lists images, queues replication jobs some at a time, and records how they end.
+"""The job of a replication backfill: lists images, queues replication jobs some at a time, and records how they end.
 
-Each step is a transaction of its own (`advance_backfill`), so that a job that ended early continues where it was, on any
+Each step is a transaction of its own (`advance_backfill`), so a job that was interrupted continues where it was, on any
 node. Called by the queue; `app.worker` adds the kind. Must not know how an image is replicated: `replication` does.
 """
 

@@ -4,7 +4,7 @@
     IN_PROGRESS    queue replication jobs for up to WINDOW items at once; record how the jobs of earlier ones ended
     STOPPING       wait for jobs that a worker has; the others stay ordinary jobs of the queue
 
-An item's outcome is read from the rows of `replications`: a backfill adds nothing to what a push or a job writes. A step
+An item's outcome is read from the rows of `replications`, so pushes and jobs write nothing more for a backfill. A step
 may be repeated, by two workers too: it locks the backfill's row. Called by `jobs.backfill` and `jobs.sweep`.
 """
 
@@ -32,6 +32,7 @@ from proxy.metadata.replication_contract import ReplicationPort
 from proxy.model.backfill import ENDED, KIND, BackfillFailure, BackfillStatus, ItemStatus
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import ImageStatus
+from proxy.model.replication import KIND as REPLICATION
 from proxy.model.replication import (
     FailureCode,
     ReplicationDestination,
@@ -39,7 +40,6 @@ from proxy.model.replication import (
     ReplicationStatus,
     destinations_of,
 )
-from proxy.model.replication import KIND as REPLICATION
 
 KEEP_SECONDS = 90 * 86_400.0  # after its end, as ECR keeps it
 WINDOW = 256  # items whose jobs are queued at once: pushes of the account wait behind so many at most
