@@ -205,7 +205,7 @@ async def test_a_backfill_to_a_peer_that_is_away_can_be_stopped_and_is_the_regio
         again = await ask("start_replication_backfill", destination=TO_FAR)
         assert again["modelled"] == "ReplicationBackfillInProgressException"
         async with asyncio.timeout(60):
-            while (await ask.results(name))["status"] == "PREPARING":
+            while (await ask.results(name))["status"] == "PREPARING":  # noqa: ASYNC110  # no call waits for it
                 await asyncio.sleep(0.2)
         stopped = await ask("stop_replication_backfill", replicationBackfillId=name)
         assert stopped["status"] in ("STOPPING", "STOPPED")

@@ -161,6 +161,8 @@ def _images(tx: Transaction, repository_id: int, after: str) -> Sequence[FoundRo
 def _items(tx: Transaction, row: FoundRow, repository: str, page: Sequence[FoundRow]) -> list[dict[str, Any]]:
     """One for each tag that was pushed here, and for each image that was pushed here and has no such tag."""
     active = [image for image in page if image.status == ImageStatus.ACTIVE]
+    if not active:
+        return []
     pairs = tx.connection.execute(
         select(tags.c.image_id, tags.c.name)
         .where(tags.c.image_id.in_([image.image_id for image in active]), tags.c.origin.is_(None))
@@ -303,6 +305,8 @@ def _jobs(tx: Transaction, row: FoundRow, of: Iterable[FoundRow]) -> Mapping[str
     """By key, those jobs of the items that are in the queue: whether a worker has it."""
     destination = ReplicationDestination(row.region, row.registry)
     keys = {replication.key_of(row.account, destination, item.repository, item.digest) for item in of}
+    if not keys:
+        return {}
     mine = job_table.c.kind == REPLICATION, job_table.c.key.in_(sorted(keys)), job_table.c.state == LIVE
     found = tx.connection.execute(select(job_table.c.key, job_table.c.fence).where(*mine)).all()
     return {job.key: job.fence != 0 for job in found}

@@ -22,7 +22,6 @@ from proxy.metadata.operations import jobs
 from proxy.metadata.operations.backfill_steps import KEEP_SECONDS, find, stop
 from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
-from proxy.metadata.operations.replication_rules import need_known
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
 from proxy.model.backfill import ENDED, KIND, BackfillStatus, ItemStatus
 from proxy.model.errors import Code, Failure
@@ -45,7 +44,6 @@ def start_replication_backfill(tx: Transaction, account: str, parameters: Parame
             f"The destination registry '{destination.registry}' in '{destination.region}' is not in the replication "
             f"configuration of the registry with id '{account}'",
         )
-    need_known(tx, destination)
     active = backfills.c.account == account, backfills.c.ended_at.is_(None)
     regions = tx.connection.execute(select(backfills.c.region).where(*active)).scalars().all()
     if destination.region in regions:
