@@ -4,8 +4,8 @@
 
 Fills a database with due rows: upload sessions (one in twenty abandoned, the others committed), unused layers, a
 repository whose lifecycle policy expires half of its images, and which is deleted then. Then a turn of each task
-removes its rows, through a metadata service and over an empty store, while one client begins uploads, one after the
-other. Service, sweep and client share a process, so that waits are longer than they are where each has its own.
+removes its rows, through a metadata service in a process of its own and over an empty store, while one client begins
+uploads, one after the other. Sweep and client share a process, as in a worker that sweeps and serves.
 
 Printed for each task: rows, seconds, and of the writes p50, p99 and the longest; the same of writes with no sweep.
 Marks: all rows are gone in one turn, and no write waited for more than 50 ms. Exit status 1 where one is missed.
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import multiprocessing
 import secrets
 import shutil
 import sys
@@ -25,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,7 @@ from support.postgresql import Cluster  # noqa: E402 - as above
 
 ROWS = 100_000
 MARK = 0.05  # seconds
-QUIET_SECONDS = 3.0  # of writes with no sweep beside them
+QUIET_SECONDS = 30.0  # of writes with no sweep beside them
 BETWEEN = 0.005  # seconds between two writes: a client among others
 DAY = 86_400.0
 _TOGETHER = 5000
@@ -177,45 +180,94 @@ def _link(number: int) -> dict[str, Any]:
 
 async def _measured(database: Path | str, home: Path, rows: int, quiet: float) -> list[Figures]:
     socket = f"unix:{home}/metadata.sock"
-    service = await start_service(database=database, listen=socket, epochs=home / "epochs", clock=lambda: NOW + 9 * DAY)
-    metadata, store = MetadataClient.connect(socket), FilesystemStore(home / "objects")
-    lifecycle = LifecycleRun(metadata, NoTrail(), "us-east-1", time.time)
+    with _service(database, socket, home / "epochs") as service:
+        metadata, store = MetadataClient.connect(socket), FilesystemStore(home / "objects")
+        lifecycle = LifecycleRun(metadata, NoTrail(), "us-east-1", time.time)
 
-    async def expire() -> int:
-        [due] = await metadata.lifecycle_due(older_than_seconds=0.0, limit=9)
-        return len([each async for each in lifecycle.run(due.account, due.repository, due.policy)])
+        async def expire() -> int:
+            [due] = await metadata.lifecycle_due(older_than_seconds=0.0, limit=9)
+            return len([each async for each in lifecycle.run(due.account, due.repository, due.policy)])
 
-    async def remove() -> int:
-        return await remove_deleted(metadata)
+        async def remove() -> int:
+            return await remove_deleted(metadata)
 
-    tasks: dict[str, tuple[Callable[[], Awaitable[int]], Table]] = {
-        "none": (lambda: asyncio.sleep(quiet, 0), schema.turns),
-        "images that a policy expires": (expire, schema.images),
-        "sessions": (lambda: expire_uploads(metadata, store, idle=DAY), schema.uploads),
-        "layers": (lambda: collect_blobs(metadata, store, grace=DAY), schema.blob_links),
-        "images of a deleted repository": (remove, schema.images),
-    }
+        tasks: dict[str, tuple[Callable[[], Awaitable[int]], str]] = {
+            "none": (lambda: asyncio.sleep(quiet, 0), schema.turns.name),
+            "images that a policy expires": (expire, schema.images.name),
+            "sessions": (lambda: expire_uploads(metadata, store, idle=DAY), schema.uploads.name),
+            "layers": (lambda: collect_blobs(metadata, store, grace=DAY), schema.blob_links.name),
+            "images of a deleted repository": (remove, schema.images.name),
+        }
+        try:
+            figures = []
+            for task, (turn, table) in tasks.items():
+                keeps = rows // 10 if turn is expire else 0
+                if turn is remove:
+                    service.delete_repository()
+                before = service.due(table) - keeps
+                writing, waits = asyncio.Event(), list[float]()
+                writer = asyncio.create_task(_write(metadata, waits, writing))
+                began = time.perf_counter()
+                await turn()
+                seconds = time.perf_counter() - began
+                writing.set()
+                await writer
+                figures.append(Figures(task, before, service.due(table) - keeps, seconds, waits))
+            return figures
+        finally:
+            await metadata.close()
+            await store.close()
+
+
+class _Service:
+    """A metadata service in another process, and what only it may do to its database."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def due(self, table: str) -> int:
+        """Rows of a task."""
+        return self._ask(table)
+
+    def delete_repository(self) -> None:
+        self._ask(None)
+
+    def _ask(self, table: str | None) -> int:
+        self._pipe.send(table)
+        found: int = self._pipe.recv()
+        return found
+
+
+@contextlib.contextmanager
+def _service(database: Path | str, socket: str, epochs: Path) -> Iterator[_Service]:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(database, socket, epochs, theirs))
+    process.start()
+    theirs.close()
     try:
-        figures = []
-        for task, (turn, table) in tasks.items():
-            keeps = rows // 10 if turn is expire else 0
-            if turn is remove:
-                await service.store.write(lambda tx: mark_deleted(tx, 1))
-            before = await service.store.read(partial(_due, table=table)) - keeps
-            writing, waits = asyncio.Event(), list[float]()
-            writer = asyncio.create_task(_write(metadata, waits, writing))
-            began = time.perf_counter()
-            await turn()
-            seconds = time.perf_counter() - began
-            writing.set()
-            await writer
-            left = await service.store.read(partial(_due, table=table)) - keeps
-            figures.append(Figures(task, before, left, seconds, waits))
-        return figures
+        ours.recv()
+        yield _Service(ours)
     finally:
-        await metadata.close()
-        await store.close()
-        await service.close()
+        ours.close()
+        process.join()
+
+
+def _serve(database: Path | str, socket: str, epochs: Path, pipe: Pipe) -> None:
+    async def serve() -> None:
+        service = await start_service(database=database, listen=socket, epochs=epochs, clock=lambda: NOW + 9 * DAY)
+        pipe.send(0)
+        try:
+            while True:
+                table = await asyncio.to_thread(pipe.recv)
+                if table is None:
+                    await service.store.write(lambda tx: mark_deleted(tx, 1))
+                    pipe.send(0)
+                else:
+                    pipe.send(await service.store.read(partial(_due, table=schema.metadata.tables[table])))
+        except EOFError:
+            await service.close()
+
+    asyncio.run(serve())
 
 
 def _due(tx: Transaction, table: Table) -> int:
