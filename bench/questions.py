@@ -71,7 +71,9 @@ def reads() -> Iterator[Case]:
     yield _one("DescribePullThroughCacheRules", "", lambda side: {})
     yield _one("ListReplicationBackfills", "", lambda side: {})
     for operation in ("StopReplicationBackfill", "DescribeReplicationBackfillResults"):
-        yield _one(operation, "", lambda side: {"replicationBackfillId": BACKFILL}, "ReplicationBackfillNotFoundException")
+        yield _one(
+            operation, "", lambda side: {"replicationBackfillId": BACKFILL}, "ReplicationBackfillNotFoundException"
+        )
     for operation in ("GetLifecyclePolicy", "DeleteLifecyclePolicy", "StartLifecyclePolicyPreview"):
         yield _one(operation, "", lambda side: {"repositoryName": DEEP}, "LifecyclePolicyNotFoundException")
     yield _one(

@@ -43,7 +43,7 @@ SMALL = Quotas(
 )
 
 
-class _Models(Loader):
+class _Models(Loader):  # type: ignore[misc]  # botocore has no types
     """botocore's, with the operations that `proxy.awsmodel` adds to the installed one."""
 
     def load_service_model(self, service_name: str, type_name: str, api_version: str | None = None) -> Any:

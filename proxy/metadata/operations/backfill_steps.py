@@ -84,7 +84,8 @@ def advance_backfill(tx: Transaction, account: str, backfill: str) -> float | No
     rules = rules_of(tx, account)
     if all(destination not in rule.destinations for rule in rules):
         code = str(BackfillFailure.DESTINATION_NOT_CONFIGURED)
-        return _end(tx, row, BackfillStatus.FAILED, failure_code=code)
+        _end(tx, row, BackfillStatus.FAILED, failure_code=code)
+        return None
     if row.status == BackfillStatus.PREPARING:
         return _list(tx, row, rules)
     return _proceed(tx, row)
@@ -197,7 +198,8 @@ def _proceed(tx: Transaction, row: FoundRow) -> float | None:
     for (repository, digest), same in groupby(more, lambda item: (item.repository, item.digest)):
         _send(tx, row, repository, digest, list(same))
     if not left and not more:
-        return _end(tx, row, BackfillStatus.COMPLETE)
+        _end(tx, row, BackfillStatus.COMPLETE)
+        return None
     return PAUSE_SECONDS
 
 
@@ -273,7 +275,8 @@ def _wait_for_running(tx: Transaction, row: FoundRow) -> float | None:
     _settle_queued(tx, row, queued)
     if any(_jobs(tx, row, queued).values()):
         return PAUSE_SECONDS
-    return _end(tx, row, BackfillStatus.STOPPED)
+    _end(tx, row, BackfillStatus.STOPPED)
+    return None
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
