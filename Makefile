@@ -168,7 +168,7 @@ dist: $(SUPPLY)/.ready  ## a release in dist/: sdist and wheels, each tried in a
 	$(MAKE) --no-print-directory sbom
 	$(PYTHON) release/sums.py dist $(SIGN_KEY)
 
-tools: $(TOOLS)/.go $(TOOLS)/.aws $(TOOLS)/.debian  ## real clients for tests: what this machine cannot offer is named
+tools: $(TOOLS)/.go $(TOOLS)/.aws $(TOOLS)/.boto3 $(TOOLS)/.debian  ## real clients for tests: what this machine cannot offer is named
 
 clean:  ## forget .venv, .tools and every cache; ./data stays
 	rm -rf $(VENV) $(TOOLS) build dist *.egg-info _speedups/*.so _speedups/native.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -203,6 +203,15 @@ $(TOOLS)/.aws: Makefile
 	$(PYTHON) -m venv $(TOOLS)/aws
 	$(TOOLS)/aws/bin/python -m pip install --quiet 'awscli>=1.44,<2'
 	ln -sf ../aws/bin/aws $(TOOLS)/bin/aws
+	@touch $@
+
+# The boto3 that has the operations of proxy/awsmodel/overlay: aiobotocore does not allow it beside itself yet.
+$(TOOLS)/.boto3: Makefile
+	@mkdir -p $(TOOLS)/bin
+	$(PYTHON) -m venv $(TOOLS)/boto3
+	$(TOOLS)/boto3/bin/python -m pip install --quiet 'boto3==1.44.8' 'botocore==1.44.8'
+	printf '#!/bin/sh\nexec "%s" "$$@"\n' $(TOOLS)/boto3/bin/python >$(TOOLS)/bin/boto3-newer
+	chmod +x $(TOOLS)/bin/boto3-newer
 	@touch $@
 
 $(SUPPLY)/.ready: Makefile

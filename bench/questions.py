@@ -20,6 +20,7 @@ PAGE = 50
 POLICY = json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"}})
 _KEEPS_ALL = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10**8}
 LIFECYCLE = json.dumps({"rules": [{"rulePriority": 1, "selection": _KEEPS_ALL, "action": {"type": "expire"}}]})
+BACKFILL = "6f0a8e1c-0000-4000-8000-000000000000"
 REGISTRY_POLICY = json.dumps(
     {
         "Statement": {
@@ -68,6 +69,11 @@ def reads() -> Iterator[Case]:
     for operation, error in _OF_THE_REGISTRY.items():
         yield _one(operation, "", lambda side: {}, error)
     yield _one("DescribePullThroughCacheRules", "", lambda side: {})
+    yield _one("ListReplicationBackfills", "", lambda side: {})
+    for operation in ("StopReplicationBackfill", "DescribeReplicationBackfillResults"):
+        yield _one(
+            operation, "", lambda side: {"replicationBackfillId": BACKFILL}, "ReplicationBackfillNotFoundException"
+        )
     for operation in ("GetLifecyclePolicy", "DeleteLifecyclePolicy", "StartLifecyclePolicyPreview"):
         yield _one(operation, "", lambda side: {"repositoryName": DEEP}, "LifecyclePolicyNotFoundException")
     yield _one(
@@ -113,6 +119,8 @@ def writes() -> Iterator[Case]:
     yield _one("PutImageTagMutability", "", named(imageTagMutability="MUTABLE"))
     yield _one("TagResource", "", tagged)
     yield _one("UntagResource", "", lambda side: {"resourceArn": _arn(side.some()), "tagKeys": ["team"]})
+    near = {"destination": {"region": REGION, "registryId": "999988887777"}}
+    yield _one("StartReplicationBackfill", "", lambda side: near, "InvalidParameterException")
     yield _one("PutReplicationConfiguration", "", lambda side: {"replicationConfiguration": {"rules": []}})
     yield _one("PutRegistryPolicy", "", lambda side: {"policyText": REGISTRY_POLICY})
     yield _one("GetRegistryPolicy", "", lambda side: {})

@@ -36,6 +36,7 @@ from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.backfill import Backfilling
 from proxy.jobs.lifecycle import LifecycleRun, lifecycle_tasks
 from proxy.jobs.previews import Previews
 from proxy.jobs.queue import run_queue
@@ -195,6 +196,7 @@ async def serve_worker(
                     [
                         event_jobs(config, context, targets),
                         replicating.kind(),
+                        Backfilling(context.metadata).kind(),
                         *upkeep.kinds(),
                         *([archiving.kind()] if archiving else ()),
                     ],

@@ -140,6 +140,10 @@ ROUTES: Mapping[str, ApiRoute] = {
     # the registry
     "DescribeRegistry": ApiRoute(own_registry, whole_registry),
     "PutReplicationConfiguration": ApiRoute(own_registry, whole_registry),
+    "StartReplicationBackfill": ApiRoute(none_but_own, whole_registry),
+    "StopReplicationBackfill": ApiRoute(none_but_own, whole_registry),
+    "ListReplicationBackfills": ApiRoute(none_but_own, whole_registry),
+    "DescribeReplicationBackfillResults": ApiRoute(none_but_own, whole_registry),
     "GetRegistryScanningConfiguration": ApiRoute(own_registry, whole_registry),
     "GetSigningConfiguration": ApiRoute(own_registry, whole_registry),
     "PutRegistryPolicy": ApiRoute(own_registry, whole_registry),

@@ -66,6 +66,7 @@ def sweep_tasks(
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
         Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
         Task("sweep-secrets", every, TURN_SECONDS, lambda: remove_secrets(metadata)),
+        Task("sweep-backfills", every, TURN_SECONDS, lambda: remove_backfills(metadata)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
     ]
     for prefix, each in _tiers(store).items():
@@ -115,6 +116,22 @@ async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) ->
         gone = await metadata.remove_secrets(limit=limit)
         removed += gone
         return SweepBatch({"deleted-secret": gone})
+
+    async with contextlib.aclosing(_until_done(once, within)) as turn:
+        async for _ in turn:
+            pass
+    return removed
+
+
+async def remove_backfills(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
+    """Remove rows of replication backfills that ended long ago; returns how many."""
+    removed = 0
+
+    async def once(limit: int) -> SweepBatch:
+        nonlocal removed
+        gone = await metadata.expire_backfills(limit=limit)
+        removed += gone
+        return SweepBatch({"replication-backfill": gone})
 
     async with contextlib.aclosing(_until_done(once, within)) as turn:
         async for _ in turn:

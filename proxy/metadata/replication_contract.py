@@ -1,6 +1,6 @@
 """The part of `contract.Metadata` about replication: called by its jobs, and for images from other registries.
 
-`operations.replication` and `operations.replicas` say what each does.
+`operations.replication`, `operations.replicas` and `operations.backfill_steps` say what each does.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ class ReplicationPort(Protocol):
 
     async def replication_backlog(self) -> Sequence[Backlog]:
         """How much waits, by region."""
+
+    async def advance_backfill(self, account: str, *, backfill: str) -> float | None:
+        """Take the next step of a backfill. Seconds until there is another one; None: it has ended."""
+
+    async def expire_backfills(self, *, limit: int) -> int:
+        """Remove rows of backfills that ended long ago; returns how many, 0 when none are due."""
 
     async def put_replica(
         self,

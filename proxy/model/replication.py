@@ -39,6 +39,8 @@ class FailureCode(StrEnum):
     LAYER_INACCESSIBLE = "LayerInaccessible"  # a layer is corrupt here
     REGION_NOT_REACHED = "RegionNotReached"
     DESTINATION_REFUSED = "DestinationRefused"  # by a peer, for a reason that has no code here
+    IMAGE_NOT_FOUND = "ImageNotFound"  # of a backfill: it was deleted before it was replicated
+    DROPPED = "Dropped"  # of a backfill: an operator removed the image's job
 
 
 FAILURE_CODES: Mapping[Code, FailureCode] = {

@@ -102,10 +102,10 @@ def refused(call: Callable[..., Any], **parameters: Any) -> str:
 
 
 def test_the_paginators_of_the_model_that_are_served_are_all_here(ecr: Any) -> None:
-    assert {name for name in ROUTES if ecr.can_paginate(xform_name(name))} == PAGED.keys()
-    tokens = {
-        name for name in ROUTES if "nextToken" in ecr.meta.service_model.operation_model(name).output_shape.members
-    }
+    model = ecr.meta.service_model  # the installed one, which lacks what `awsmodel/overlay` adds
+    served = ROUTES.keys() & set(model.operation_names)
+    assert {name for name in served if ecr.can_paginate(xform_name(name))} == PAGED.keys()
+    tokens = {name for name in served if "nextToken" in model.operation_model(name).output_shape.members}
     assert tokens == PAGED.keys() | LOOPED.keys()
 
 

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.loaders import Loader
 
+from proxy.awsmodel import models
 from proxy.blob.kms_keys import KmsKeys
 from proxy.model.quotas import Quotas
 from support.fake_kms import FakeKms, fake_kms
@@ -36,9 +39,22 @@ SMALL = Quotas(
     pull_time_exclusions=1,
     creation_templates=1,
     pull_through_rules=2,
+    replication_backfills=1,
 )
 
-_session = boto3.session.Session()  # it keeps the API models, which take 0.1 s to read
+
+class _Models(Loader):  # type: ignore[misc]  # botocore has no types
+    """botocore's, with the operations that `proxy.awsmodel` adds to the installed one."""
+
+    def load_service_model(self, service_name: str, type_name: str, api_version: str | None = None) -> Any:
+        if (service_name, type_name) == ("ecr", "service-2"):
+            return models.service("ecr")
+        return super().load_service_model(service_name, type_name, api_version)
+
+
+_core = botocore.session.get_session()
+_core.register_component("data_loader", _Models())
+_session = boto3.session.Session(botocore_session=_core)  # it keeps the API models, which take 0.1 s to read
 
 
 class Clock:

@@ -14,7 +14,19 @@ from proxy.ecr.routes import ROUTES
 from proxy.metadata.operations.images import ANSWER_MAX
 from proxy.model.errors import Code, Failure
 from support.boto_registry import KMS_KEY, SMALL, BotoRegistry
-from support.examples import ACCOUNT, ECR, EMPTY_INDEX, EXCLUDING, LIFECYCLE, REPOSITORY, SUBJECT, TAGS, repository
+from support.examples import (
+    ACCOUNT,
+    BACKFILL,
+    ECR,
+    EMPTY_INDEX,
+    EXCLUDING,
+    LIFECYCLE,
+    NEAR,
+    REPOSITORY,
+    SUBJECT,
+    TAGS,
+    repository,
+)
 from support.faulty import raising
 from support.oci_requests import digest_of, image
 
@@ -78,6 +90,10 @@ _INVALID_INPUT: Mapping[str, Given] = {
     "PutAccountSetting": {"name": "BLOB_MOUNTING", "value": "MAYBE"},
     "PutRegistryPolicy": {"policyText": "{}"},
     "PutReplicationConfiguration": {"replicationConfiguration": {}},
+    "StartReplicationBackfill": {"destination": {}},
+    "StopReplicationBackfill": {"replicationBackfillId": "1"},
+    "ListReplicationBackfills": {"maxResults": 51},
+    "DescribeReplicationBackfillResults": {"replicationBackfillId": "1"},
     "RegisterPullTimeUpdateExclusion": {"principalArn": f"arn:aws:iam::{ACCOUNT}:root"},
     "TagResource": {"resourceArn": repository(REPOSITORY), "tags": [{"Key": "x"}]},
     "UntagResource": {"resourceArn": repository(REPOSITORY)},
@@ -137,6 +153,8 @@ given("SigningConfigurationNotFound", "GetSigningConfiguration", {})
 _FAR = {"rules": [{"destinations": [{"region": "nowhere-1", "registryId": ACCOUNT}]}]}
 given("Validation", "PutReplicationConfiguration", {"replicationConfiguration": _FAR})
 given("ImageNotFound", "DescribeImageReplicationStatus", {**APP, "imageId": {"imageTag": "none"}})
+for _named in ("StopReplicationBackfill", "DescribeReplicationBackfillResults"):
+    given("ReplicationBackfillNotFound", _named, BACKFILL)
 given("Validation", "GetAccountSetting", {"name": "NONE"})
 given("Validation", "PutAccountSetting", {"name": "NONE", "value": "V1"})
 given("Validation", "ListImageReferrers", {**APP, "subjectId": {"imageDigest": "sha256:5"}})
@@ -166,6 +184,33 @@ async def repositories_up_to_the_quota(registry: BotoRegistry) -> Given:
     for number in range(SMALL.repositories - 1):
         await registry.do("CreateRepository", repositoryName=f"more/{number}")
     return {"repositoryName": "too/many"}
+
+
+_EU = {"region": "eu-west-1", "registryId": ACCOUNT}
+
+
+async def _started(registry: BotoRegistry) -> Mapping[str, Any]:
+    rules = [NEAR, {"destinations": [_EU]}]
+    await registry.do("PutReplicationConfiguration", replicationConfiguration={"rules": rules})
+    return await registry.do("StartReplicationBackfill", destination=_EU)
+
+
+@raises("ReplicationBackfillInProgress", "StartReplicationBackfill")
+async def a_backfill_to_the_region(registry: BotoRegistry) -> Given:
+    await _started(registry)
+    return {"destination": _EU}
+
+
+@raises("LimitExceeded", "StartReplicationBackfill")
+async def backfills_up_to_the_quota(registry: BotoRegistry) -> Given:
+    return {"destination": NEAR["destinations"][0]}
+
+
+@raises("ReplicationBackfillInvalidStatus", "StopReplicationBackfill")
+async def a_backfill_that_is_stopped(registry: BotoRegistry) -> Given:
+    stopped = {"replicationBackfillId": (await _started(registry))["replicationBackfillId"]}
+    await registry.do("StopReplicationBackfill", **stopped)
+    return stopped
 
 
 @raises("Kms", "CreateRepository")

@@ -82,6 +82,8 @@ def _rule(prefix: str) -> Sequence[Call]:
     return [("ecr", "CreatePullThroughCacheRule", asked)]
 
 
+NEAR: Mapping[str, Any] = {"destinations": [{"region": "us-east-1", "registryId": "999988887777"}]}
+BACKFILL: Mapping[str, Any] = {"replicationBackfillId": "6f0a8e1c-0000-4000-8000-000000000000"}
 _TEMPLATE: Mapping[str, Any] = {
     "description": "what teams get",
     "appliedFor": ["CREATE_ON_PUSH", "REPLICATION"],
@@ -212,6 +214,14 @@ ECR: Sequence[Example] = (
         repositoryName="far/app",
         imageId={"imageTag": "v1"},
     ),
+    _ecr(
+        "StartReplicationBackfill",
+        before=[("ecr", "PutReplicationConfiguration", {"replicationConfiguration": {"rules": [NEAR]}})],
+        destination=NEAR["destinations"][0],
+    ),
+    Example("ecr", "StopReplicationBackfill", BACKFILL, error="ReplicationBackfillNotFoundException"),
+    Example("ecr", "DescribeReplicationBackfillResults", BACKFILL, error="ReplicationBackfillNotFoundException"),
+    _ecr("ListReplicationBackfills", maxResults=50),
     _ecr("GetRegistryScanningConfiguration"),
     Example("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),
     _ecr("InitiateLayerUpload", **_APP),

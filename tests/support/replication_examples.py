@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlalchemy import update
+
+from proxy.metadata.db.replication_tables import replication_backfills
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import (
     accounts,
     archive,
+    backfill_steps,
+    backfills,
+    jobs,
     manifests,
     replicas,
     replication,
@@ -43,6 +49,47 @@ def of_replication(tx: Transaction, account: str, repository: str, push: Any) ->
             archive.update_image_storage_class(tx, account, about)
         manifests.delete_tag(tx, account, repository, "near")
 
+    def backfilled() -> None:
+        """With items of each status, and a failed index."""
+        asked = {"destination": rule["destinations"][0]}
+        started = backfills.start_replication_backfill(tx, account, asked)
+        began.append(started["replicationBackfillId"])
+
+    def advanced() -> None:
+        while backfill_steps.advance_backfill(tx, account, began[0]) == 0.0:
+            pass
+        backfill_steps.advance_backfill(tx, account, began[0])
+        for job in jobs.list_jobs(tx, 0, 1000, kind="replication"):
+            jobs.drop_job(tx, job.job_id)
+        backfill_steps.advance_backfill(tx, account, began[0])
+
+    def expired() -> None:
+        named = replication_backfills.c.name == began[0]
+        tx.connection.execute(update(replication_backfills).where(named).values(ended_at=1.0))
+        while backfill_steps.expire_backfills(tx, 9):
+            pass
+
+    def described() -> None:
+        for more in ({}, {"resultStatusFilter": "FAILED"}):
+            asked = {"replicationBackfillId": began[0], "maxResults": 1, **more}
+            found = backfills.describe_replication_backfill_results(tx, account, asked)
+            if "nextToken" in found:
+                token = {"nextToken": found["nextToken"]}
+                backfills.describe_replication_backfill_results(tx, account, {**asked, **token})
+
+    def listed() -> None:
+        backfills.start_replication_backfill(tx, account, {"destination": rule["destinations"][0]})
+        found = backfills.list_replication_backfills(tx, account, {"maxResults": 1})
+        backfills.list_replication_backfills(tx, account, {"nextToken": found["nextToken"]})
+
+    def stopped() -> None:
+        [newest, *_] = backfills.list_replication_backfills(tx, account, {})["backfills"]
+        name = newest["replicationBackfillId"]
+        backfill_steps.advance_backfill(tx, account, name)
+        backfills.stop_replication_backfill(tx, account, {"replicationBackfillId": name})
+
+    began: list[str] = []
+
     def arrived() -> None:
         content = manifests.manifest(tx, account, repository, one).content
         for version in (1.0, tx.now + 9):
@@ -74,6 +121,12 @@ def of_replication(tx: Transaction, account: str, repository: str, push: Any) ->
         ),
         "replication_sending": lambda: replication.replication_sending(tx, account, repository, HERE),
         "replication_backlog": lambda: replication.replication_backlog(tx),
+        "StartReplicationBackfill": backfilled,
+        "advance_backfill": advanced,
+        "DescribeReplicationBackfillResults": described,
+        "ListReplicationBackfills": listed,
+        "StopReplicationBackfill": stopped,
+        "expire_backfills": expired,
         "put_replica": arrived,
         "link_replica": linked,
         "remove_replica": removed,

@@ -69,6 +69,7 @@ _IAM_BESIDES: Mapping[str, tuple[str, ...]] = {
 
 
 _RULE_VERBS = ("Create", "Update", "Delete", "Validate")
+_OF_A_BACKFILL = ("replicationBackfillId", "destination", "status", "startedAt")
 _OF_A_POLICY = ("registryId", "repositoryName", "lifecyclePolicyText")
 
 _ECR: Mapping[str, tuple[str, ...]] = {
@@ -113,6 +114,10 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     "ReplicationConfiguration": ("rules",),
     "DescribeImageReplicationStatusResponse": ("repositoryName", "imageId", "replicationStatuses"),
     "ImageReplicationStatus": ("region", "registryId", "status"),
+    **{f"{verb}ReplicationBackfillResponse": (*_OF_A_BACKFILL, "registryId") for verb in ("Start", "Stop")},
+    "ListReplicationBackfillsResponse": ("registryId", "backfills"),
+    "DescribeReplicationBackfillResultsResponse": (*_OF_A_BACKFILL, "registryId", "results"),
+    "ReplicationBackfillSummary": _OF_A_BACKFILL,
     "DescribeRegistryResponse": ("registryId", "replicationConfiguration"),
     "GetRegistryScanningConfigurationResponse": ("registryId", "scanningConfiguration"),
     "RegistryScanningConfiguration": ("scanType", "rules"),

@@ -165,7 +165,7 @@ async def whole_registry(
                 database=database or folder / "rows.db",
                 listen=f"unix:{folder}/m.sock",
                 epochs=folder / "epochs",
-                registry=Registry(quotas=quotas),
+                registry=Registry(quotas=quotas, peer_regions=frozenset({"eu-west-1"})),
             )
             stack.push_async_callback(service.close)
             epochs = await asyncio.to_thread(Epochs, folder / "epochs")

@@ -35,7 +35,7 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0029"
+HEAD = "0030"
 """The newest migration. A database at this version needs no Alembic at start."""
 
 repositories = Table(

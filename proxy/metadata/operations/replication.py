@@ -45,16 +45,14 @@ from proxy.model.replication import (
 
 SLACK_SECONDS = 60.0  # a push whose transaction took so long may show later than others that began after it
 
-_SET = (
-    update(replications)
-    .where(
-        replications.c.repository_id == bindparam("b_repository"),
-        replications.c.digest == bindparam("b_digest"),
-        replications.c.region == bindparam("b_region"),
-        replications.c.registry == bindparam("b_registry"),
-    )
-    .values(status=bindparam("b_status"), failure_code=bindparam("b_code"))
+_ONE = update(replications).where(
+    replications.c.repository_id == bindparam("b_repository"),
+    replications.c.digest == bindparam("b_digest"),
+    replications.c.region == bindparam("b_region"),
+    replications.c.registry == bindparam("b_registry"),
 )
+_SET = _ONE.values(status=bindparam("b_status"), failure_code=bindparam("b_code"))
+_UNSYNC = _ONE.values(synced_at=0.0)
 
 
 class Leaving(NamedTuple):
@@ -79,8 +77,16 @@ def image_pushed(
 
 
 def send(
-    tx: Transaction, account: str, repository: str, repository_id: int, digest: str, destination: ReplicationDestination
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    digest: str,
+    destination: ReplicationDestination,
+    *,
+    anew: bool = False,
 ) -> None:
+    """`anew`: with all its tags, also those that were sent before."""
     values = _status(repository_id, digest, destination, ReplicationStatus.IN_PROGRESS)
     if not tx.connection.execute(_SET, values).rowcount:
         tx.connection.execute(
@@ -93,6 +99,9 @@ def send(
                 synced_at=0.0,
             )
         )
+    elif anew:
+        where = {name: value for name, value in values.items() if name not in ("b_status", "b_code")}
+        tx.connection.execute(_UNSYNC, where)
     _enqueue(tx, account, repository, f"@{digest}", destination, subject_of(repository, digest))
 
 
@@ -136,6 +145,11 @@ def forget(tx: Transaction, repository_id: int, digest: str) -> None:
     """Of an image that is deleted: how far it was."""
     mine = replications.c.repository_id == repository_id, replications.c.digest == digest
     tx.connection.execute(delete(replications).where(*mine))
+
+
+def key_of(account: str, destination: ReplicationDestination, repository: str, digest: str) -> str:
+    """Of an image's job."""
+    return _key(account, destination, repository, f"@{digest}")
 
 
 def version_of(row: FoundRow) -> float:

@@ -14,6 +14,7 @@ from support.recording_access import RecordingAccess
 
 ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
 BELOW = ARN.replace("app", "*")
+BACKFILL = "6f0a8e1c-0000-4000-8000-000000000000"
 THERE = ARN.replace(ACCOUNT, OTHER_ACCOUNT)
 UPLOAD = "00000000-0000-4000-8000-00000000aaaa"
 TAGS = [{"Key": "Team", "Value": "a"}, {"Key": "stage", "Value": ""}]
@@ -80,6 +81,15 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
     *(
         (operation, {}, [(operation, "*")], {})
         for operation in ("DescribeRegistry", "GetRegistryScanningConfiguration", "GetSigningConfiguration")
+    ),
+    *(
+        (operation, parameters, [(operation, "*")], {})
+        for operation, parameters in (
+            ("StartReplicationBackfill", {"destination": {"region": "eu-west-1", "registryId": OTHER_ACCOUNT}}),
+            ("StopReplicationBackfill", {"replicationBackfillId": BACKFILL}),
+            ("ListReplicationBackfills", {}),
+            ("DescribeReplicationBackfillResults", {"replicationBackfillId": BACKFILL}),
+        )
     ),
     (
         "PutReplicationConfiguration",
