@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
-from support.connections import Line  # noqa: E402 - once the path above is set
+from support.connections import Connection  # noqa: E402 - once the path above is set
 from support.registry import OCI_MANIFEST, image_manifest  # noqa: E402 - as above
 from support.server import Server  # noqa: E402 - as above
 
@@ -44,7 +44,7 @@ def main() -> None:
 def push(server: Server, images: int, layers: int, shared: int) -> int:
     """How many blobs there are then."""
     kind = {"Content-Type": OCI_MANIFEST}
-    with closing(Line(server, server.password())) as line:
+    with closing(Connection(server, server.password())) as line:
         common = [f"shared {number}".encode() for number in range(shared)]
         for content in common:
             line.push_blob("team/app", content)

@@ -82,7 +82,7 @@ def whoami(config: Config, profile: str | None) -> dict[str, str]:
 
     data = existing(config)
     if not (data_directory.is_locked(data) and data.address.exists()):
-        raise CommandRefused(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
+        raise CommandRefused(f"no server runs on {data.root} that could answer; `wharfage serve` starts one")
     url = data.address.read_text()
     key = _key(config, data, profile)
     try:

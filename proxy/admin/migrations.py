@@ -101,7 +101,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     report, hidden, ended = asyncio.run(visiting(config, run))
     tell_copied(report, hidden, say)
     if archived:
-        say(f"{archived:,} objects lie in the place of [archive] and stay there: keep that section as it is")
+        say(f"{archived:,} objects are in the store of [archive] and stay there: keep that section as it is")
     if ended:
         say(f"{ended} open uploads ended: their clients push those layers again")
     if report.lacking:

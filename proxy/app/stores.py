@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
+from proxy.config.archive_settings import ArchiveSettings
 from proxy.config.settings import Config
 from proxy.metadata.archive_contract import ArchivePort
 from proxy.metadata.client.client import MetadataClient
@@ -130,26 +131,9 @@ def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
     store_id = marker.known_id(data.store_id)
     if config.archive.path:
         return FilesystemStore(_archive_folder(config), store_id=store_id, drafts=True)
-    from proxy.storage.s3.bucket import Bucket, load  # loaded by those who want it
-    from proxy.storage.s3.conditions import Conditions
-    from proxy.storage.s3.store import S3Store
-
-    storage, archive = config.storage, config.archive
-    bucket = Bucket(
-        _archive_location(config),
-        conditions=known_conditions(config, data) or Conditions(),  # those of the store apply to every bucket
-        session=load(),
-        storage_class=archive.storage_class,
-    )
-    return S3Store(
-        bucket,
-        NullOpenObjects(),
-        prefix=archive.prefix,
-        store_id=store_id,
-        part_size=storage.part_mib * 2**20,
-        buffer_bytes=2 * storage.part_mib * 2**20,
-        checksum=storage.checksum,
-        stall_seconds=1e6,
+    # The conditions of the store apply to every bucket.
+    return _bucket_store(
+        config, NullOpenObjects(), store_id, known_conditions(config, data), stall_seconds=1e6, archive=config.archive
     )
 
 
@@ -239,19 +223,26 @@ def _bucket_store(
     conditions: Conditions | None,
     *,
     stall_seconds: float = 5.0,
+    archive: ArchiveSettings | None = None,
 ) -> ObjectStore:
+    """The bucket of `[storage]`, or of `[archive]`."""
     from proxy.storage.s3.bucket import Bucket, load  # loaded by those who want it
     from proxy.storage.s3.conditions import Conditions
     from proxy.storage.s3.store import S3Store
 
     storage = config.storage
     return S3Store(
-        Bucket(_s3_location(config), conditions=conditions or Conditions(), session=load()),
+        Bucket(
+            _s3_location(config) if archive is None else _archive_location(config),
+            conditions=conditions or Conditions(),
+            session=load(),
+            storage_class="" if archive is None else archive.storage_class,
+        ),
         open_objects,
-        prefix=storage.prefix,
+        prefix=storage.prefix if archive is None else archive.prefix,
         store_id=store_id,
         part_size=storage.part_mib * 2**20,
-        buffer_bytes=part_buffer_bytes(config),
+        buffer_bytes=part_buffer_bytes(config) if archive is None else 2 * storage.part_mib * 2**20,
         checksum=storage.checksum,
         stall_seconds=stall_seconds,
     )

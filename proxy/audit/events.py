@@ -1,6 +1,6 @@
 """An event in CloudTrail's shape, as one line of JSON.
 
-`AuditEvent` is what a door knows when a request is over; `encode` is what stands in the trail. What is the same in all
+`AuditEvent` is what a protocol knows when a request is over; `encode` is its line in the trail. What is the same in all
 events of a caller is laid out once and kept. Source: CloudTrail User Guide, "CloudTrail record contents" and
 "userIdentity element"; Amazon ECR User Guide, "Logging Amazon ECR actions with CloudTrail".
 """
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from proxy.model.identity import Caller, PrincipalKind, SessionKind
 from proxy.model.lru import Lru
+from proxy.model.names import repository_arn
 
 EVENT_VERSION = "1.11"
 EVENT_MAX = 64 * 1024  # bytes of a line; parameters that make it longer are left out and said to be
@@ -47,7 +48,7 @@ _HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"  # CloudTrail's own words
 
 
 class EncodedParameters(str):
-    """Parameters as they will stand in the event: for a door that says the same again and again, and keeps it."""
+    """Parameters as they will be written in the event: for a protocol that repeats them, and caches this."""
 
     __slots__ = ()
 
@@ -98,6 +99,25 @@ class AuditEvent(NamedTuple):
     bytes_in: int = 0
     bytes_out: int = 0
     status: int = 0  # of the data plane: what was answered
+
+
+def job_event(
+    job: str, name: str, parameters: Mapping[str, Any], *, account: str, region: str, repository: str, moment: float
+) -> AuditEvent:
+    """What a background job, such as `lifecycle policy`, did in a repository."""
+    return AuditEvent(
+        source="ecr",
+        name=name,
+        caller=ExternalIdentity("AWSService", (("invokedBy", job),)),
+        account=account,
+        region=region,
+        source_ip="",
+        user_agent=job,
+        read_only=False,
+        resources=(repository_arn(region, account, repository),),
+        parameters={"repositoryName": repository, **parameters},
+        moment=moment,
+    )
 
 
 PER_REQUEST = AuditEvent._fields.index("moment")

@@ -53,7 +53,7 @@ class StandardOutput:
 
 
 class RotatedFile:
-    """Appends to `path`; past `rotate_bytes` it makes way for a new one, and `keep` old ones stay."""
+    """Appends to `path`; past `rotate_bytes` a new one is begun, and `keep` old ones stay."""
 
     def __init__(
         self, path: Path, *, rotate_bytes: int, keep: int, allocate: Callable[[int, int, int], bool] | None = None

@@ -1,11 +1,11 @@
-"""Takes events from the doors and writes them, on one thread of each process.
+"""Takes events from the protocols and writes them, on one thread of each process.
 
 Promises: `record` returns once the kernel has the event, so that a killed process loses none that was answered for;
 `note` leaves it to the next batch, at most `BATCH_SECONDS` away, which a kill may lose. Lines of several processes
 never mix: an append is of whole lines. At most `PENDING_MAX` events wait; then both wait too. A log that cannot be
 written says so in the log of the server and in a metric, and does not stop the registry.
 
-A log that is required refuses writes while it cannot be written: `require`, which a door calls before it executes one.
+A log that is required refuses writes while it cannot be written: `require`, which a protocol calls before a write.
 What is known before the write is: whether the file can be opened, whether disk blocks for its event are there, whether
 the last append arrived. Past that, only events of writes that were let in are written to what is left of those blocks.
 
@@ -43,7 +43,7 @@ _SERVER = ExternalIdentity("AWSService", (("invokedBy", "wharfage"),))
 
 
 class Trail(Protocol):
-    """What a door tells."""
+    """What protocols and jobs write their events to."""
 
     async def record(self, event: AuditEvent) -> None:
         """Of a write: returns when the kernel has it."""

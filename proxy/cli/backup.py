@@ -52,7 +52,7 @@ _passphrase_file = click.option(
     "--passphrase-file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Where the passphrase stands, at least 12 characters.  [asked for]",
+    help="File that holds the passphrase, at least 12 characters.  [asked for]",
 )
 
 

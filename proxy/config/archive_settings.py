@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.config.setting import matches, one_of, setting
+from proxy.config.setting import BUCKET, KEY_PREFIX, one_of, setting
 
 READ_AT_ONCE = ("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "REDUCED_REDUNDANCY")
 """S3's storage classes whose objects can be read without a restore request."""
@@ -13,14 +13,8 @@ READ_AT_ONCE = ("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", 
 @dataclass(frozen=True, slots=True)
 class ArchiveSettings:
     path: str = setting("", "a folder, such as one on a slower disk; without path and bucket the class is a mark")
-    bucket: str = setting(
-        "",
-        "or a bucket of the S3 store of [storage], reached as that is",
-        matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"),
-    )
-    prefix: str = setting(
-        "", "what every key in that bucket begins with", matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
-    )
+    bucket: str = setting("", "or a bucket of the S3 store of [storage], reached as that is", BUCKET)
+    prefix: str = setting("", "what every key in that bucket begins with", KEY_PREFIX)
     storage_class: str = setting(
         "",
         "S3's class of the objects there, one whose objects are read at once; empty: none is sent",

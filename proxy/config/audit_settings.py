@@ -15,7 +15,7 @@ class AuditSettings:
         one_of("file", "stdout", "none"),
     )
     file: str = setting("", "the trail's file; empty is <data>/audit/audit.jsonl")
-    rotate_mib: int = setting(64, "MiB after which the file makes way for a new one", between(1, 65_536))
+    rotate_mib: int = setting(64, "MiB after which a new file is begun", between(1, 65_536))
     keep: int = setting(10, "how many full files stay", between(0, 10_000))
     required: bool = setting(False, "refuse writes (503) while their events cannot be written; reads go on")
     unauthenticated_mib: int = setting(

@@ -23,7 +23,9 @@ class EventSettings:
         "networks that webhooks may be in though not public, such as 10.0.0.0/8, over http:// too; public: https only",
         networks,
     )
-    ca_bundle: str = setting("", "PEM file of the authorities that vouch for webhooks; empty is the system's")
+    ca_bundle: str = setting(
+        "", "PEM file of the CAs that webhooks' certificates are verified with; empty is the system's"
+    )
     timeout_seconds: float = setting(10.0, "in which a target must answer", between(0.1, 300))
     format: str = setting(
         "eventbridge",

@@ -175,9 +175,9 @@ class PullThroughSettings:
         "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "
         "upstream must have left for checks, platforms ([]) of an index whose images are fetched with it, prefetch "
         "([]) of images that are kept fresh, bytes (0: any) of its images' layers, unused_days (0: any) after "
-        "which an image that nobody pulls goes",
+        "which an image that was not pulled is removed",
         _rules,
     )
     interval_seconds: float = setting(
-        300.0, "how often it is seen to what rules keep fresh, and to their sizes", between(1, 86_400)
+        300.0, "how often images of rules are refreshed and caches trimmed", between(1, 86_400)
     )

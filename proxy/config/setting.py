@@ -42,6 +42,9 @@ def setting(
     return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret, "read": read})
 
 
+BASE_URL = matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host")
+BUCKET = matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name")
+KEY_PREFIX = matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
 ADDRESS = matches(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:5000")
 
 

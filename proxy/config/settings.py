@@ -21,7 +21,7 @@ from proxy.config.outbound_proxies import OutboundProxies
 from proxy.config.peer_settings import PeersSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
-from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
+from proxy.config.setting import ADDRESS, BASE_URL, BUCKET, KEY_PREFIX, between, matches, networks, one_of, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,7 @@ class ServerSettings:
     data: str = setting("./data", "the data directory: keys, rows, objects, credentials")
     workers: int = setting(0, "proxy workers; 0 is one a core", between(0, 1024))
     url: str = setting(
-        "",
-        "the address clients use, when a proxy changes it, such as https://registry.example",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+        "", "the address clients use, when a proxy changes it, such as https://registry.example", BASE_URL
     )
     advertise: str = setting(
         "",
@@ -41,18 +39,20 @@ class ServerSettings:
         matches(r"(https?://[^/,\s]+/?)?", "https://HOST:PORT"),
     )
     trusted_proxies: tuple[str, ...] = setting(
-        (), "addresses or networks whose X-Forwarded-For, -Proto and -Host are believed", networks
+        (), "addresses or networks whose X-Forwarded-For, -Proto and -Host are trusted", networks
     )
     tls_cert: str = setting("", "PEM file of the certificate and its chain; read again when it changes")
     tls_key: str = setting("", "PEM file of the certificate's key")
     tls_self_signed: bool = setting(False, "make a small CA and a certificate under <data>/tls, for a first try")
     drain_delay_seconds: float = setting(
-        0.0, "after SIGTERM all is served on for so long, and /readyz says 503: for load balancers", between(0, 3600)
+        0.0, "after SIGTERM, serve on for so long while /readyz answers 503: for load balancers", between(0, 3600)
     )
     drain_seconds: float = setting(30.0, "how long running requests may go on after SIGTERM", between(0, 86_400))
-    header_seconds: float = setting(10.0, "in which a request's whole header must come", between(0.1, 3600))
+    header_seconds: float = setting(10.0, "within which a request's whole header must arrive", between(0.1, 3600))
     body_seconds: float = setting(
-        60.0, "how long a body, sent or taken, may stand still before it is cut", between(0.1, 3600)
+        60.0,
+        "how long a body, sent or received, may make no progress before its connection is closed",
+        between(0.1, 3600),
     )
     keepalive_seconds: float = setting(75.0, "how long an idle connection stays open", between(0, 86_400))
     connections: int = setting(
@@ -78,7 +78,7 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    backend: str = setting("filesystem", "where objects lie", one_of("filesystem", "s3"))
+    backend: str = setting("filesystem", "where objects are stored", one_of("filesystem", "s3"))
     sealing: str = setting(
         "aes-gcm",
         "how new layers are stored: aes-gcm (sealed), or none (as they are, with a hash of each frame in the rows)",
@@ -88,26 +88,18 @@ class StorageSettings:
         False, 'with sealing = "none" on s3: a GET of a layer answers 307 to a signed link into the bucket'
     )
     path: str = setting("", "the filesystem store's directory; empty is <data>/objects")
-    bucket: str = setting("", "s3: the bucket", matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"))
-    prefix: str = setting(
-        "", "s3: what every key begins with, such as registry/", matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
-    )
-    endpoint: str = setting(
-        "",
-        "s3: the store's address; empty is AWS",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
-    )
+    bucket: str = setting("", "s3: the bucket", BUCKET)
+    prefix: str = setting("", "s3: what every key begins with, such as registry/", KEY_PREFIX)
+    endpoint: str = setting("", "s3: the store's address; empty is AWS", BASE_URL)
     public_endpoint: str = setting(
-        "",
-        "s3: the store's address as clients of redirect reach it; empty is endpoint",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+        "", "s3: the store's address as clients of redirect reach it; empty is endpoint", BASE_URL
     )
     region: str = setting("us-east-1", "s3: the region in signatures", matches(r"[\w-]{1,64}", "a region's name"))
     access_key_id: str = setting("", "s3: empty takes the usual AWS chain (environment, profile, role)")
     secret_access_key: str = setting("", "s3: goes with access_key_id", secret=True)
     addressing: str = setting("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", one_of("path", "virtual"))
     ca_bundle: str = setting(
-        "", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's"
+        "", "s3: PEM file of the CAs that https endpoints' certificates are verified with; empty is the system's"
     )
     plaintext: bool = setting(False, "s3: allow http:// off loopback, where the network itself encrypts")
     checksum: str = setting(
@@ -127,7 +119,7 @@ def _a_cache(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    directory: str = setting("", "s3: where this machine keeps what it read, on a local disk; empty is <data>/cache")
+    directory: str = setting("", "s3: the directory of this machine's cache, on a local disk; empty is <data>/cache")
     mib: int = setting(4096, "s3: MiB of disk that the cache may take; 0 keeps nothing", _a_cache)
 
 
@@ -154,10 +146,12 @@ class MetadataSettings:
     )
     tls_cert: str = setting("", "PEM file of the certificate and chain that it shows at `listen`; read again on change")
     tls_key: str = setting("", "PEM file of that certificate's key")
-    ca_bundle: str = setting("", "PEM file of the authorities that vouch for https services; empty is the system's")
+    ca_bundle: str = setting(
+        "", "PEM file of the CAs that https services' certificates are verified with; empty is the system's"
+    )
     outage_grace: float = setting(
         300.0,
-        "seconds for which known answers serve on while no service reaches PostgreSQL",
+        "seconds for which cached answers are still used while no service reaches PostgreSQL",
         between(0, 86_400),
     )
     plaintext: bool = setting(
@@ -279,11 +273,7 @@ class KeySettings:
         "kms: its region; empty is that of the key's ARN, else the registry's",
         matches(r"[\w-]{0,64}", "a region's name"),
     )
-    endpoint: str = setting(
-        "",
-        "kms: its address; empty is AWS",
-        matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
-    )
+    endpoint: str = setting("", "kms: its address; empty is AWS", BASE_URL)
     plaintext: bool = setting(False, "kms: allow http:// off loopback, where the network itself encrypts")
     kms_access_key_id: str = setting("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = setting("", "kms: goes with kms_access_key_id", secret=True)
@@ -331,7 +321,9 @@ class StsSettings:
         "where web identities' keys may be fetched: https://HOST[:PORT][/PATH], HOST perhaps *.DOMAIN; empty: nowhere",
         _issuers,
     )
-    oidc_ca_bundle: str = setting("", "PEM file of the authorities that vouch for those hosts; empty is the system's")
+    oidc_ca_bundle: str = setting(
+        "", "PEM file of the CAs that those hosts' certificates are verified with; empty is the system's"
+    )
 
 
 @dataclass(frozen=True, slots=True)

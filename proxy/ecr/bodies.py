@@ -16,7 +16,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import observe
-from proxy.ecr.errors import UnreadableRequest, WireError, not_readable, throttled, too_large
+from proxy.ecr.errors import UnreadableRequest, encoded, not_readable, throttled, too_large, too_slow
 from proxy.http.bounded_reads import UNPROVEN_BYTES
 from proxy.http.expect import send_continue
 from proxy.http.limited_connection import client_of, read_body
@@ -67,7 +67,7 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
     fewer than the floor."""
     codings = ",".join(request.headers.getall("Content-Encoding", ())).lower()
     if any(coding.strip() not in ("", "identity") for coding in codings.split(",")):
-        raise UnreadableRequest(WireError(415, "SerializationException", "The request body must not be encoded."))
+        raise encoded()
     if (request.content_length or 0) > limit:
         raise too_large(limit)
     await send_continue(request)
@@ -96,7 +96,7 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
 
 def _slow(reason: str) -> UnreadableRequest:
     observe.metrics.http_rejected.labels(reason).inc()
-    return UnreadableRequest(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
+    return too_slow()
 
 
 async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:

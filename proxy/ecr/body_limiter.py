@@ -14,7 +14,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from proxy.ecr.errors import UnreadableRequest, WireError
+from proxy.ecr.errors import too_slow
 
 SLOW_BYTES = 64 * 1024
 GRACE_SECONDS = 2.0
@@ -49,9 +49,7 @@ class BodyLimiter:
         except TimeoutError:
             if not slot.is_evicted:
                 raise
-            raise UnreadableRequest(
-                WireError(408, "RequestTimeoutException", "The request body did not come in time.")
-            ) from None
+            raise too_slow() from None
         finally:
             (self._held if slot in self._held else self._queue).remove(slot)
             self._admit()

@@ -113,6 +113,15 @@ def not_readable(why: str) -> UnreadableRequest:
     return UnreadableRequest(WireError(400, "SerializationException", why))
 
 
+def encoded() -> UnreadableRequest:
+    """The failure for a body with a Content-Encoding."""
+    return UnreadableRequest(WireError(415, "SerializationException", "The request body must not be encoded."))
+
+
+def too_slow() -> UnreadableRequest:
+    return UnreadableRequest(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
+
+
 def too_large(limit: int) -> UnreadableRequest:
     return UnreadableRequest(
         WireError(413, "RequestEntityTooLargeException", f"The request body is larger than {limit} bytes.")

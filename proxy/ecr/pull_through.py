@@ -76,7 +76,7 @@ class PullThrough:
             raise Failure(
                 Code.UNSUPPORTED_UPSTREAM_REGISTRY,
                 "The specified upstream registry isn't supported.",
-                hint="registries beyond ECR's own list stand in [pull_through] upstreams",
+                hint="registries beyond ECR's own list are listed in [pull_through] upstreams",
             )
         if kind and entry is None and KINDS[kind].needs_login and not parameters.get("credentialArn"):
             raise Failure(Code.UNSUPPORTED_UPSTREAM_REGISTRY, "The specified upstream registry requires authentication")

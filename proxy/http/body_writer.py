@@ -118,7 +118,7 @@ class BodyWriter:
 
     async def write(self, data: bytes) -> None:
         """Bytes that are in no buffer of the source."""
-        await self._hand_over(data)
+        await self._write(data)
         if self._transport.get_write_buffer_size():
             await self._drain(0)
 
@@ -134,7 +134,7 @@ class BodyWriter:
             if done == len(run):
                 break
             length = min(len(run) - done, self._piece())
-            await self._hand_over(bytes(run[done : done + length]))  # no variable: freed while we wait
+            await self._write(bytes(run[done : done + length]))  # no variable: freed while we wait
             done += length
             if self._transport.get_write_buffer_size():
                 await self._drain(len(run) - done)
@@ -165,7 +165,7 @@ class BodyWriter:
         self._writer.output_size += count
         return count
 
-    async def _hand_over(self, data: bytes) -> None:
+    async def _write(self, data: bytes) -> None:
         await self._writer.write(data, drain=False)  # type: ignore[call-arg]  # aiohttp has one kind of writer
 
     async def _drain(self, untaken: int) -> None:

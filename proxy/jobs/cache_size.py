@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from proxy import observe
-from proxy.audit.events import AuditEvent, ExternalIdentity
+from proxy.audit.events import job_event
 from proxy.audit.trail import Trail
 from proxy.jobs.sweep import PAUSE_MAX, next_limit
 from proxy.metadata.contract import Metadata
@@ -34,7 +34,6 @@ BATCH = 1000  # images to remove that one pass selects
 FIRST = 5  # images removed in the first transaction; its duration sets the size of the next one
 YOUNG_SECONDS = 900.0  # since an image was fetched or pulled: its puller may still need its layers
 DAY = 86_400.0
-_CALLER = ExternalIdentity("AWSService", (("invokedBy", "pull through cache"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +140,7 @@ class CacheSize:
         return heapq.nsmallest(BATCH, found, key=attrgetter("used_at"))
 
     async def _record(self, account: str, repository: str, reason: str, image: EvictedImage) -> None:
-        await self.trail.record(
-            AuditEvent(
-                source="ecr",
-                name="PullThroughCacheEviction",
-                caller=_CALLER,
-                account=account,
-                region=self.region,
-                source_ip="",
-                user_agent="pull through cache",
-                read_only=False,
-                resources=(f"arn:aws:ecr:{self.region}:{account}:repository/{repository}",),
-                parameters={
-                    "repositoryName": repository,
-                    "imageDigest": image.digest,
-                    "imageTags": list(image.tags),
-                    "reason": reason,
-                },
-                moment=self.clock(),
-            )
-        )
+        parameters = {"imageDigest": image.digest, "imageTags": list(image.tags), "reason": reason}
+        where = {"account": account, "region": self.region, "repository": repository}
+        event = job_event("pull through cache", "PullThroughCacheEviction", parameters, moment=self.clock(), **where)
+        await self.trail.record(event)

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from proxy import observe
-from proxy.audit.events import AuditEvent, ExternalIdentity
+from proxy.audit.events import job_event
 from proxy.audit.trail import Trail
 from proxy.jobs.schedule import Task
 from proxy.jobs.sweep import PAUSE_MAX, next_limit
@@ -29,7 +29,6 @@ DUE = 20  # repositories a request
 BATCH_FIRST = 5  # images removed in the first transaction of a run; its duration sets the size of the next one
 WITHIN = 0.75  # of the interval: a turn has ended before another node may take the next one
 WITHIN_MIN = 60.0  # seconds
-_CALLER = ExternalIdentity("AWSService", (("invokedBy", "lifecycle policy"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +116,15 @@ class LifecycleRun:
         return True
 
     async def _record(self, account: str, repository: str, outcome: LifecycleOutcome) -> None:
-        await self.trail.record(
-            AuditEvent(
-                source="ecr",
-                name="PolicyExecutionEvent",
-                caller=_CALLER,
-                account=account,
-                region=self.region,
-                source_ip="",
-                user_agent="lifecycle policy",
-                read_only=False,
-                resources=(f"arn:aws:ecr:{self.region}:{account}:repository/{repository}",),
-                parameters={
-                    "repositoryName": repository,
-                    "imageDigest": outcome.digest,
-                    "imageTags": list(outcome.tags),
-                    "rulePriority": outcome.priority,
-                    "action": str(outcome.action),
-                },
-                moment=self.clock(),
-            )
-        )
+        parameters = {
+            "imageDigest": outcome.digest,
+            "imageTags": list(outcome.tags),
+            "rulePriority": outcome.priority,
+            "action": str(outcome.action),
+        }
+        where = {"account": account, "region": self.region, "repository": repository}
+        event = job_event("lifecycle policy", "PolicyExecutionEvent", parameters, moment=self.clock(), **where)
+        await self.trail.record(event)
 
 
 def lifecycle_tasks(run: LifecycleRun, every: float) -> tuple[Task, ...]:

@@ -300,10 +300,12 @@ class Metadata(IdentityPort, AccountPort, BlobPort, UploadPort, ManifestPort, Up
         """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+        """Run an operation of botocore's `iam` model that the caller was allowed, with input that is valid under the
+        model. Times are epoch seconds."""
 
     async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an operation of botocore's `events` model that the caller was allowed."""
+        """Run an operation of botocore's `events` model that the caller was allowed, with input that is valid under the
+        model."""
 
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int

@@ -1,6 +1,6 @@
 """Errors as values: one exception, a code, a sentence for people, and a hint for the operator.
 
-A `Failure` is raised anywhere and rendered at one door per protocol (`oci/errors.py`, `ecr/errors.py`), which owns the
+A `Failure` is raised anywhere and rendered in one place per protocol (`oci/errors.py`, `ecr/errors.py`), which owns the
 HTTP status and the wire form. Codes are the ECR API's own exception names where the model has one; the rest, below
 under "ours", name what only a data plane knows. This module must not know HTTP.
 """
@@ -120,7 +120,7 @@ class Failure(Exception):
     """A request that cannot be done.
 
     `message` is for whoever sent it; `hint` says what to do next and goes to the log and, where the protocol has room,
-    to the sender; `fields` are facts that a door needs for its wire form (named beside their code above).
+    to the sender; `fields` are facts that a protocol needs for its wire form (named beside their code above).
     """
 
     def __init__(self, code: Code, message: str, *, hint: str = "", **fields: object) -> None:

@@ -144,7 +144,7 @@ class Upload:
 
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
-    None for a session that docker's door began. `created_repository` is said by the call that began it alone,
+    None for a session that docker began. `created_repository` is said by the call that began it alone,
     `bytes_left` by the one that leased it: what the quotas leave, None where there are none. `has_row` False: nothing
     has come yet, and no row knows it.
     """

@@ -308,7 +308,7 @@ class Uploads:
                 if append.received != length:
                     raise Failure(Code.SIZE_INVALID, f"{append.received} bytes of a part of {length} came")
                 return await append.keep()
-            raise invalid_part(upload, f"the part does not begin at byte {end}, where this upload stands")
+            raise invalid_part(upload, f"the part does not begin at byte {end}, where this upload ends")
 
     async def complete(self, account: str, repository: str, upload_id: str, digest: Digest) -> bool:
         """Make the session's parts the repository's blob `digest`. False if it has that blob already.
@@ -374,7 +374,7 @@ class Uploads:
 def _elsewhere(start: int, end: int) -> Failure:
     return Failure(
         Code.INVALID_LAYER_PART,
-        f"the chunk begins at byte {start}, the upload stands at {end}",
+        f"the chunk begins at byte {start}, the upload ends at {end}",
         lastValidByteReceived=end - 1,
     )
 

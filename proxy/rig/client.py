@@ -4,7 +4,7 @@
 
 Promises: an answer's body is read up to a limit, or given on piece by piece; redirects are followed only for a layer's
 GET, under `address`' rules and without credentials; what goes wrong is a `RequestFailed` whose kind is the status and
-the OCI error code, or a word for what the line did. Each answered request is passed to `note` with its seconds,
+the OCI error code, or a word for what the connection did. Each answered request is passed to `note` with its seconds,
 the body's included.
 """
 
@@ -160,7 +160,7 @@ class Client:
                     challenges = answer.headers.getall("WWW-Authenticate", [])
                     if await self._credentials.learn(challenges, authorization, scopes):
                         with contextlib.suppress(RequestFailed):
-                            await _bounded(answer, ERROR_MOST)  # so that the line can be used again
+                            await _bounded(answer, ERROR_MOST)  # so that the connection can be used again
                         continue
                 yield answer
                 return
@@ -207,7 +207,7 @@ def _unconnected(number: int | None) -> RequestFailed:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """What a line does wrong, by name."""
+    """Names what goes wrong with a connection."""
     try:
         yield
     except aiohttp.ClientConnectorCertificateError:
@@ -221,7 +221,7 @@ def _translated() -> Iterator[None]:
     except aiohttp.ClientConnectorError as error:
         raise _unconnected(error.os_error.errno) from None
     except aiohttp.ClientPayloadError:
-        raise RequestFailed("cut-short", "the line ended within a body") from None
+        raise RequestFailed("cut-short", "the connection ended within a body") from None
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError):
         raise RequestFailed("connection-reset") from None
     except (aiohttp.ClientError, asyncio.IncompleteReadError):

@@ -198,7 +198,7 @@ def _wait(children: Sequence[_Child], signals: _Signals) -> None:
 
 
 def _settle(child: _Child) -> None:
-    """A child that closed its line without a word is ending: wait for it here, so that the poll is not a busy loop."""
+    """A child that closed its pipe silently is ending: wait for it here, so that the poll is not a busy loop."""
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

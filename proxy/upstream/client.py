@@ -169,7 +169,7 @@ class UpstreamClient:
         """Path and query of a link in the response to `path`. `UpstreamFailed` if it leads to another origin."""
         url = joined(link, self._url(path))
         if not self.reach.own(url):
-            raise UpstreamFailed(UpstreamReason.WRONG, "refused-address", "the next page of a list lies elsewhere")
+            raise UpstreamFailed(UpstreamReason.WRONG, "refused-address", "the next page of a list is on another host")
         return url.raw_path_qs
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""What ECR's PutImage and PutImageTagMutability do, through every client: one push with docker's door."""
+"""What ECR's PutImage and PutImageTagMutability do, through every client: the same push as docker's."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class TestPutImage:
         assert "'999999999999'" in await refused(Code.REPOSITORY_NOT_FOUND, elsewhere)
 
     async def test_a_manifest_of_four_mebibytes_is_taken_and_given_back(self, world: World) -> None:
-        """At either door; a byte more is too many."""
+        """By either protocol; a byte more is too many."""
         await world.call("CreateRepository", **NAMED)
         bare = index_manifest([], annotations={"x": ""})
         room = 4 * 2**20 - len(bare)

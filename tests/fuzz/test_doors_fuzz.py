@@ -37,7 +37,7 @@ from support.fuzz_layers import learn
 from support.fuzz_oci import CONTENTS
 from support.fuzz_requests import EXAMPLES, draw
 from support.logs import log_to
-from support.memory_connection import PATIENCE_SECONDS, Answer, Line
+from support.memory_connection import PATIENCE_SECONDS, Answer, MemoryConnection
 from support.metadata import postgresql_database
 from support.oci_requests import digest_of, image
 from support.registry_client import RegistryClient, registry_client
@@ -156,7 +156,7 @@ async def _round(seed: int, folder: Path, log: Log, database: str) -> Found:
 async def _client(
     doors: RegistryClient, rng: Random, known: Known, secrets: Secrets, found: Found, requests: int
 ) -> None:
-    line = Line(doors.registry.server)
+    line = MemoryConnection(doors.registry.server)
     known = replace(known, parted=deque(maxlen=8))  # one upload is one client's: two at once are told to try again
     for _ in range(requests):
         drawn = draw(rng, known)

@@ -17,7 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from support.connections import Line
+from support.connections import Connection
 from support.programs import run
 from support.server import Server, password_at, status_of
 
@@ -55,7 +55,7 @@ def created(data: Path, account: str) -> tuple[dict[str, Any], str]:
 def test_a_list_says_how_many_bytes_each_account_holds_and_may_hold(server: Server) -> None:
     """Also of an upload that is still open."""
     created(server.data, "333333333333")
-    with closing(Line(server, server.password())) as line:
+    with closing(Connection(server, server.password())) as line:
         at = line.begin("team/bytes")
         line.ask("PATCH", at, b"x" * 1234, {"Content-Type": "application/octet-stream"}).expect(202)
     said = wharfage("account", "list", "--data", server.data, extra={"WHARFAGE_QUOTAS_ACCOUNT_BYTES": "5000"}).stdout

@@ -26,7 +26,7 @@ from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import LOST, OMITTED, WrittenTrail
 from proxy.awsmodel import models
 from proxy.ecr.sts.issuers import Issuers
-from support.connections import Line
+from support.connections import Connection
 from support.disks import fill, mounted
 from support.issuer import Issuer
 from support.oci_requests import OCI_IMAGE, digest_of, image, push_image
@@ -347,7 +347,7 @@ def test_on_a_full_disk_a_required_log_refuses_writes_and_reads_go_on_until_ther
             assert refused == 5
             found = [each["repositoryName"] for each in ecr.describe_repositories(maxResults=1000)["repositories"]]
             assert sorted(found) == sorted(made)  # what was refused was not done
-            with closing(Line(server, password)) as line:
+            with closing(Connection(server, password)) as line:
                 answer = line.ask("POST", "/v2/team/first/blobs/uploads/").expect(503)
                 assert b"audit log cannot be written" in answer.body
                 line.ask("GET", "/v2/team/first/tags/list").expect(200)

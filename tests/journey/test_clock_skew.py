@@ -20,7 +20,7 @@ from proxy.blob.master_file import MasterKeys
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 from support import faketime, postgresql
-from support.connections import Line
+from support.connections import Connection
 from support.metadata import World, postgresql_database
 from support.programs import Daemon
 from support.registry import digest_of
@@ -142,7 +142,7 @@ def _push_by_turns(place: Place, repository: str) -> None:
     password = password_at(place.nodes[0].url, *KEYS.values())
     content = bytes(6000)
     with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(contextlib.closing(Line(node, password))) for node in place.nodes]
+        lines = [stack.enter_context(contextlib.closing(Connection(node, password))) for node in place.nodes]
         where = lines[0].begin(repository)
         for number in range(6):
             headers = {"Content-Range": f"{number * 1000}-{number * 1000 + 999}"}

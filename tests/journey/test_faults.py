@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
-from support.connections import Line, OpenPatch, line_to_each_worker, owners
+from support.connections import Connection, OpenPatch, connection_to_each_worker, owners
 from support.images import MIB
 from support.programs import Daemon
 from support.registry import Answer, digest_of
@@ -38,21 +38,21 @@ def token(three_workers: Server) -> str:
 
 
 @pytest.fixture
-def lines(three_workers: Server, token: str) -> Iterator[list[Line]]:
-    with line_to_each_worker(three_workers, token, WORKERS) as found:
+def lines(three_workers: Server, token: str) -> Iterator[list[Connection]]:
+    with connection_to_each_worker(three_workers, token, WORKERS) as found:
         yield found
 
 
-Connect = Callable[[Server, str], Line]
+Connect = Callable[[Server, str], Connection]
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Lines that are closed at the test's end, whatever became of their server."""
-    made: list[Line] = []
+    made: list[Connection] = []
 
-    def new(server: Server, token: str) -> Line:
-        made.append(Line(server, token))
+    def new(server: Server, token: str) -> Connection:
+        made.append(Connection(server, token))
         return made[-1]
 
     yield new
@@ -91,14 +91,14 @@ def offset_of(answer: Answer) -> int:
 
 
 def pull(server: Server, token: str, repository: str, digest: str) -> Answer:
-    line = Line(server, token)
+    line = Connection(server, token)
     try:
         return line.ask("GET", f"/v2/{repository}/blobs/{digest}")
     finally:
         line.close()
 
 
-def test_the_closing_put_may_be_sent_twice_to_different_workers(lines: list[Line], repository: str) -> None:
+def test_the_closing_put_may_be_sent_twice_to_different_workers(lines: list[Connection], repository: str) -> None:
     content = content_of(100_000)
     location = lines[0].begin(repository)
     location = lines[0].ask("PATCH", location, content, OCTETS).expect(202).headers["Location"]
@@ -109,7 +109,7 @@ def test_the_closing_put_may_be_sent_twice_to_different_workers(lines: list[Line
 
 
 def test_of_two_writers_on_one_session_one_is_told_where_it_truly_stands(
-    three_workers: Server, token: str, lines: list[Line], repository: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str
 ) -> None:
     content = content_of(3 * MIB)
     location = lines[0].begin(repository)
@@ -124,7 +124,7 @@ def test_of_two_writers_on_one_session_one_is_told_where_it_truly_stands(
     assert lines[1].ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
 
 
-def hold(server: Server, token: str, line: Line, location: str, length: int, first: bytes) -> OpenPatch:
+def hold(server: Server, token: str, line: Connection, location: str, length: int, first: bytes) -> OpenPatch:
     """A PATCH of `length` bytes that has sent its first and holds the session: empty appends on `line` are refused.
 
     Such an append may come before it and have it refused instead; then it is sent again.
@@ -141,7 +141,7 @@ def hold(server: Server, token: str, line: Line, location: str, length: int, fir
 
 
 def test_two_uploads_of_one_digest_both_succeed_and_one_object_stays(
-    three_workers: Server, lines: list[Line], repository: str
+    three_workers: Server, lines: list[Connection], repository: str
 ) -> None:
     content = content_of(MIB, seed=7)
     before = len(three_workers.objects())
@@ -155,7 +155,7 @@ def test_two_uploads_of_one_digest_both_succeed_and_one_object_stays(
 
 
 def test_a_patch_cut_by_its_client_keeps_what_arrived(
-    three_workers: Server, token: str, lines: list[Line], repository: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str
 ) -> None:
     content = content_of(5 * MIB)
     location = lines[0].begin(repository)
@@ -171,7 +171,7 @@ def test_a_patch_cut_by_its_client_keeps_what_arrived(
     assert lines[1].ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
 
 
-def patiently_past_the_writer(line: Line, location: str) -> Answer:
+def patiently_past_the_writer(line: Connection, location: str) -> Answer:
     """The session's status once nobody writes to it: a 204 whose Range says that bytes are there."""
     deadline = time.monotonic() + RETRY_SECONDS
     while True:
@@ -183,7 +183,7 @@ def patiently_past_the_writer(line: Line, location: str) -> Answer:
 
 
 def test_an_upload_whose_worker_was_killed_goes_on_at_another(
-    three_workers: Server, token: str, lines: list[Line], connect: Connect, repository: str
+    three_workers: Server, token: str, lines: list[Connection], connect: Connect, repository: str
 ) -> None:
     content = content_of(6 * MIB)
     location = lines[0].begin(repository)
@@ -203,7 +203,7 @@ def test_an_upload_whose_worker_was_killed_goes_on_at_another(
     assert other.ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
 
 
-def until_lease_ends(line: Line, location: str, content: bytes, headers: dict[str, str]) -> Answer:
+def until_lease_ends(line: Connection, location: str, content: bytes, headers: dict[str, str]) -> Answer:
     """The dead writer's lease and its store's time-out come first: until then 503 says how long they last at most."""
     deadline = time.monotonic() + 120
     while True:
@@ -216,7 +216,7 @@ def until_lease_ends(line: Line, location: str, content: bytes, headers: dict[st
 
 
 def test_a_push_outlives_the_metadata_process(
-    three_workers: Server, token: str, lines: list[Line], repository: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str
 ) -> None:
     """It is killed while a PATCH is open: the bytes go on, and the push ends as if nothing had been."""
     content = content_of(4 * MIB)
@@ -288,7 +288,7 @@ def flip(path: Path, place: int) -> None:
         stored.write(bytes([byte[0] ^ 1]))
 
 
-def rejected(line: Line) -> float:
+def rejected(line: Connection) -> float:
     """The counter of rejected frames, over all workers."""
     text = line.ask("GET", "/metrics").expect(200).body.decode()
     return sum(float(row.split()[-1]) for row in text.splitlines() if row.startswith("wharfage_frames_rejected_total"))
@@ -296,7 +296,7 @@ def rejected(line: Line) -> float:
 
 @pytest.mark.parametrize("where", ["early", "middle", "last"])
 def test_a_broken_frame_is_never_served_and_a_fresh_push_heals_it(
-    three_workers: Server, token: str, lines: list[Line], repository: str, where: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str, where: str
 ) -> None:
     content = content_of(8 * MIB, seed=len(where))
     digest = lines[0].push_blob(repository, content)
@@ -324,7 +324,7 @@ def test_a_broken_frame_is_never_served_and_a_fresh_push_heals_it(
 
 
 def test_a_range_beside_the_broken_frame_is_served_and_one_across_it_is_not(
-    three_workers: Server, token: str, lines: list[Line], repository: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str
 ) -> None:
     content = content_of(8 * MIB, seed=77)
     digest = lines[0].push_blob(repository, content)
@@ -337,7 +337,7 @@ def test_a_range_beside_the_broken_frame_is_served_and_one_across_it_is_not(
 
 @pytest.mark.parametrize("damage", ["shorter", "gone"])
 def test_an_object_that_lost_bytes_is_never_served_short(
-    three_workers: Server, token: str, lines: list[Line], repository: str, damage: str
+    three_workers: Server, token: str, lines: list[Connection], repository: str, damage: str
 ) -> None:
     content = content_of(4 * MIB, seed=len(damage))
     digest = lines[0].push_blob(repository, content)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.connections import Line, line_to_each_worker
+from support.connections import Connection, connection_to_each_worker
 from support.registry import OCI_MANIFEST, digest_of, image_manifest
 from support.server import Server
 
@@ -24,14 +24,14 @@ def four_workers(start_server: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def lines(four_workers: Server) -> Iterator[list[Line]]:
-    with line_to_each_worker(four_workers, four_workers.password(), WORKERS) as found:
+def lines(four_workers: Server) -> Iterator[list[Connection]]:
+    with connection_to_each_worker(four_workers, four_workers.password(), WORKERS) as found:
         yield found
 
 
 @pytest.fixture
-def more_lines(four_workers: Server) -> Iterator[list[Line]]:
-    with line_to_each_worker(four_workers, four_workers.password(), WORKERS) as found:
+def more_lines(four_workers: Server) -> Iterator[list[Connection]]:
+    with connection_to_each_worker(four_workers, four_workers.password(), WORKERS) as found:
         yield found
 
 
@@ -40,7 +40,7 @@ def numbered(number: int) -> bytes:
     return image_manifest(CONFIG, [], annotations={"number": str(number)})
 
 
-def test_every_acknowledged_change_is_seen_by_every_worker_at_once(lines: list[Line], repository: str) -> None:
+def test_every_acknowledged_change_is_seen_by_every_worker_at_once(lines: list[Connection], repository: str) -> None:
     """Moves, deletions and pushes at workers drawn at random, each asked of all four right after."""
     draw = random.Random(4)
     lines[0].push_blob(repository, CONFIG)
@@ -71,7 +71,7 @@ def test_every_acknowledged_change_is_seen_by_every_worker_at_once(lines: list[L
 
 
 def test_no_reader_is_behind_what_was_acknowledged_while_a_tag_moves(
-    lines: list[Line], more_lines: list[Line], repository: str
+    lines: list[Connection], more_lines: list[Connection], repository: str
 ) -> None:
     """One reader a worker, without a pause; an answer is never older than the last acknowledgement before it."""
     moves = 400
@@ -80,7 +80,7 @@ def test_no_reader_is_behind_what_was_acknowledged_while_a_tag_moves(
     acknowledged = -1
     done = threading.Event()
 
-    def read(line: Line) -> int:
+    def read(line: Connection) -> int:
         reads, newest = 0, -1
         while not done.is_set() or reads == 0:
             least = max(acknowledged, newest)
@@ -93,7 +93,7 @@ def test_no_reader_is_behind_what_was_acknowledged_while_a_tag_moves(
             reads += 1
         return reads
 
-    def write(writers: list[Line]) -> None:
+    def write(writers: list[Connection]) -> None:
         nonlocal acknowledged
         try:
             for number in range(moves):

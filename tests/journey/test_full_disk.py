@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.disks import fill, mounted
 from support.registry import digest_of
 from support.server import Server
@@ -26,7 +26,7 @@ def full(start_server: Callable[..., Server], tmp_path: Path, repository: str) -
         server = start_server(data, workers=2)
         try:
             password = server.password()
-            with closing(Line(server, password)) as line:
+            with closing(Connection(server, password)) as line:
                 at = line.begin(repository)
                 line.ask("PUT", f"{at}?digest={digest_of(CONTENT)}", CONTENT, OCTETS).expect(201)
             with closing(sqlite3.connect(server.data / "metadata.db")) as rows, rows:
@@ -43,7 +43,7 @@ def test_on_a_full_disk_layers_are_pulled_and_no_process_dies(full: tuple[Server
     before = [process.pid for process in server.processes()]
     layer = f"/v2/{repository}/blobs/{digest_of(CONTENT)}"
     for _ in range(20):
-        with closing(Line(server, password)) as line:
+        with closing(Connection(server, password)) as line:
             line.ask("HEAD", layer).expect(200)
             assert line.ask("GET", layer).expect(200).body == CONTENT
             line.ask("GET", layer, headers={"Range": "bytes=1-2"}).expect(206)

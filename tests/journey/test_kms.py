@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.cut_connection import CutLine
 from support.moto import Moto
 from support.programs import Daemon, run
@@ -77,7 +77,7 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
     server = start_server(tmp_path / "data", workers=1, watched=True, extra=settings)
     assert not os.listdir(server.data / "keys")
     password = server.password()
-    line = Line(server, password)
+    line = Connection(server, password)
     digest = line.push_blob(REPOSITORY, content(1))
     assert providers(server.data) == {"aws-kms"}
 
@@ -103,7 +103,7 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
     until(lambda: [each.pid for each in server.workers()] not in ([], [worker.pid]))
     line_to_kms.mend()
     until(server.is_ready)
-    line = Line(server, password)
+    line = Connection(server, password)
     again = line.push_blob(REPOSITORY, content(2))
     assert line.ask("GET", f"/v2/{REPOSITORY}/blobs/{again}").expect(200).body == content(2)
     line.close()
@@ -119,13 +119,13 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
     data = tmp_path / "data"
     first = start_server(data, workers=1, watched=True, extra=both)
     password = first.password()
-    line = Line(first, password)
+    line = Connection(first, password)
     blobs = {line.push_blob(REPOSITORY, content(number)): number for number in range(3)}
     place = line.begin(REPOSITORY)
     place = line.ask("PATCH", place, content(10), OCTETS).expect(202).headers["Location"]
 
     def served(server: Server) -> None:
-        asking = Line(server, password)
+        asking = Connection(server, password)
         for digest, number in blobs.items():
             assert asking.ask("GET", f"/v2/{REPOSITORY}/blobs/{digest}").expect(200).body == content(number)
         asking.close()

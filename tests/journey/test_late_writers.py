@@ -22,7 +22,7 @@ from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from support import balancer, postgresql
 from support.cluster import Cluster
 from support.cluster_faults import FaultProxies
-from support.connections import Line, OpenPatch
+from support.connections import Connection, OpenPatch
 from support.images import MIB
 from support.late_proxy import LateProxy
 from support.registry import Answer, digest_of
@@ -113,8 +113,8 @@ def signal_node(node: Server, number: signal.Signals) -> None:
     os.killpg(node.daemon.process.pid, number)
 
 
-class Play:
-    """One run of all schedules on one cluster. `store` and `rows` are A's lines to the store and to the metadata."""
+class ScheduleRun:
+    """One run of all schedules on one cluster. `store` and `rows` are A's proxies to the store and to the metadata."""
 
     def __init__(self, cluster: Cluster, proxies: FaultProxies, repository: str, stack: ExitStack) -> None:
         self._a, self._b = cluster.nodes
@@ -122,11 +122,11 @@ class Play:
         self._token = cluster.password()
         self._store: LateProxy = proxies.by_name["node0-s3"]
         self._rows = proxies.by_name["node0-service0"]
-        self._to_a, self._to_b = Line(self._a, self._token), Line(self._b, self._token)
+        self._to_a, self._to_b = Connection(self._a, self._token), Connection(self._b, self._token)
         stack.callback(self._to_a.close)
         stack.callback(self._to_b.close)
         self._stack = stack
-        self._stopped_at = 0  # of what the line to the metadata had seen
+        self._stopped_at = 0  # of what the proxy to the metadata had seen
         draw = random.Random(20)
         self.played = Played(cluster, {name: Schedule(name, *rest) for name, *rest in SCHEDULES})  # type: ignore[arg-type]
         self._all = list(self.played.schedules.values())
@@ -211,7 +211,7 @@ class Play:
             path = f"/v2/{self._repository}/blobs/{each.digest}"
             found = self.played.pulled[each.name] = []
             for node in (self._a, self._b):
-                line = Line(node, self._token)
+                line = Connection(node, self._token)
                 self._stack.callback(line.close)
                 found.append(line.ask("GET", path))
 
@@ -227,7 +227,7 @@ def played(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         )
         stack.callback(cluster.abandon)
         try:
-            made = Play(cluster, proxies, "late/writers", stack).run()
+            made = ScheduleRun(cluster, proxies, "late/writers", stack).run()
         except BaseException:
             print(cluster.tails())  # noqa: T201 - shown with the failure
             raise

@@ -21,7 +21,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from support.connections import Line, OpenPatch
+from support.connections import Connection, OpenPatch
 from support.images import MIB
 from support.resolver import client
 from support.server import Server
@@ -61,7 +61,7 @@ def warm(start_server: Callable[..., Server], repository: str) -> tuple[Server, 
     server = start_server(workers=2)
     token = server.password()
     hasher = hashlib.sha256()
-    line = Line(server, token)
+    line = Connection(server, token)
     location = line.begin(repository)
     patch = OpenPatch(server, token, location, SIZE)
     for _ in range(SIZE // MIB):
@@ -78,7 +78,7 @@ def warm(start_server: Callable[..., Server], repository: str) -> tuple[Server, 
 @contextmanager
 def slow_pull(server: Server, token: str, path: str) -> Iterator[socket.socket]:
     """A GET that has read its head and the first MiB, through a small window, and then stands still."""
-    line = Line(server, token)
+    line = Connection(server, token)
     taken: socket.socket = line._http.sock
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     line._http.request("GET", path, headers=line._headers)
@@ -104,7 +104,7 @@ def test_slow_pulls_cost_at_most_three_mib_each(warm: tuple[Server, str, str, in
 def test_slow_pushes_cost_at_most_three_mib_each(warm: tuple[Server, str, str, int], repository: str) -> None:
     server, token, _, idle = warm
     with ExitStack() as streams:
-        line = Line(server, token)
+        line = Connection(server, token)
         streams.callback(line.close)
         patches = []
         for _ in range(STREAMS):

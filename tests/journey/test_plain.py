@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.images import MIB, check_layout, write_layout
 from support.programs import run
 from support.registry import digest_of
@@ -78,7 +78,7 @@ def test_crane_pulls_an_image_from_the_bucket_bit_identical(
 def test_a_link_gives_exactly_the_blob_and_its_ranges_and_dies_when_it_is_changed(
     plain_server: Server, repository: str
 ) -> None:
-    line = Line(plain_server, plain_server.password())
+    line = Connection(plain_server, plain_server.password())
     content = random.Random(repository).randbytes(3 * MIB)
     digest = line.push_blob(repository, content)
     where = f"/v2/{repository}/blobs/{digest}"
@@ -103,7 +103,7 @@ def test_chunks_of_several_requests_lie_in_the_bucket_as_one_plain_object_and_a_
     """Pieces that end inside a part, so that tails wait in rows; then the same registry with the default settings."""
     settings = {**settings, "WHARFAGE_STORAGE_PREFIX": f"{uuid.uuid4().hex[:8]}/"}
     server = start_server(tmp_path / "data", workers=1, watched=True, extra=settings)
-    line = Line(server, server.password())
+    line = Connection(server, server.password())
     content = random.Random(9).randbytes(20 * MIB)
     digest = digest_of(content)
     place = line.begin("team/app")
@@ -118,7 +118,7 @@ def test_chunks_of_several_requests_lie_in_the_bucket_as_one_plain_object_and_a_
     sealing = {name: value for name, value in settings.items() if not name.endswith(("SEALING", "REDIRECT", "POINT"))}
     sealing["WHARFAGE_STORAGE_ENDPOINT"] = settings["WHARFAGE_STORAGE_ENDPOINT"]
     server = start_server(tmp_path / "data", workers=1, watched=True, extra=sealing)
-    line = Line(server, server.password())
+    line = Connection(server, server.password())
     assert line.ask("GET", f"/v2/team/app/blobs/{digest}").expect(200).body == content
     sealed = line.push_blob("team/app", b"sealed " * 1000)
     assert line.ask("GET", f"/v2/team/app/blobs/{sealed}").expect(200).body == b"sealed " * 1000

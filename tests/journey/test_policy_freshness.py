@@ -21,7 +21,7 @@ from botocore.config import Config
 
 from support import cluster as clusters
 from support.cluster import Cluster
-from support.connections import Line, line_to_each_worker
+from support.connections import Connection, connection_to_each_worker
 from support.policies import LOGIN, PULL, PULL_ONLY, allow, policy
 from support.programs import run
 from support.registry import OCI_MANIFEST, image_manifest
@@ -42,7 +42,7 @@ class Places:
 
     servers: Sequence[Server]
     key: tuple[str, str]
-    lines: Callable[[str], contextlib.AbstractContextManager[Sequence[Line]]]
+    lines: Callable[[str], contextlib.AbstractContextManager[Sequence[Connection]]]
     settings: Mapping[str, str]
 
     def revoke(self, principal: str) -> None:
@@ -78,15 +78,15 @@ WHERE = pytest.mark.parametrize(
 def on_one_machine(start_server: Callable[..., Server]) -> Places:
     """Two workers, which connections fall to as the kernel likes."""
     server = start_server(workers=2)
-    return Places([server], server.credentials(), lambda password: line_to_each_worker(server, password, 2), {})
+    return Places([server], server.credentials(), lambda password: connection_to_each_worker(server, password, 2), {})
 
 
 @pytest.fixture(scope="module")
 def on_three_nodes(cluster: Cluster) -> Places:
     @contextlib.contextmanager
-    def lines(password: str) -> Iterator[list[Line]]:
+    def lines(password: str) -> Iterator[list[Connection]]:
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(contextlib.closing(Line(node, password))) for node in cluster.nodes]
+            yield [stack.enter_context(contextlib.closing(Connection(node, password))) for node in cluster.nodes]
 
     key = (clusters.ACCESS_KEY_ID, clusters.SECRET_ACCESS_KEY)
     return Places(cluster.nodes, key, lines, cluster.node_settings(cluster.nodes[0].data))
@@ -135,7 +135,7 @@ def test_each_kind_of_permission_counts_at_once_everywhere(where: str, request: 
     password = _prepare(places, user, repository)
     path = f"/v2/{repository}/manifests/v1"
 
-    def everywhere(lines: Sequence[Line], status: int, after: str) -> None:
+    def everywhere(lines: Sequence[Connection], status: int, after: str) -> None:
         for line in draw.sample(lines, len(lines)):
             answer = line.ask("GET", path, headers={"Accept": OCI_MANIFEST})
             assert answer.status == status, f"{answer.status} after {after}: {answer.body[:400]!r}"
@@ -172,7 +172,7 @@ def test_a_password_ends_with_its_key_and_by_a_revocation_at_once_everywhere(
     mine = {"UserName": user, "AccessKeyId": key["AccessKeyId"]}
     path = f"/v2/{repository}/manifests/v1"
 
-    def everywhere(lines: Sequence[Line], status: int, after: str) -> None:
+    def everywhere(lines: Sequence[Connection], status: int, after: str) -> None:
         for line in draw.sample(lines, len(lines)):
             answer = line.ask("GET", path, headers={"Accept": OCI_MANIFEST})
             assert answer.status == status, f"{answer.status} after {after}: {answer.body[:400]!r}"
@@ -199,7 +199,7 @@ def _prepare(places: Places, user: str, repository: str) -> str:
     pull; a group that may. Returns the user's password."""
     first = places.servers[0]
     admin = password_at(first.url, *places.key)
-    line = Line(first, admin)
+    line = Connection(first, admin)
     line.push_blob(repository, CONFIG)
     line.ask("PUT", f"/v2/{repository}/manifests/v1", image_manifest(CONFIG, []), KIND).expect(201)
     line.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.images import MIB, check_layout, write_layout
 from support.programs import run
 from support.registry import digest_of
@@ -72,7 +72,7 @@ def test_a_layer_that_docker_pushes_costs_what_its_bytes_cost(
     s3_server: Server, repository: str, size: int, expected: dict[str, int]
 ) -> None:
     """POST, PATCH with all of it, PUT: after the PATCH the store is asked nothing."""
-    line = Line(s3_server, s3_server.password())
+    line = Connection(s3_server, s3_server.password())
     content = random.Random(repository).randbytes(size)
     line.push_blob(repository, b"warm")
     before = requests_made(s3_server)
@@ -91,11 +91,11 @@ def test_a_layer_that_docker_pushes_costs_what_its_bytes_cost(
 def test_a_layer_that_looked_whole_goes_on_all_the_same(s3_server: Server, repository: str) -> None:
     """PATCHes that say nothing of their place, of more than a part, each to another worker perhaps; the last bytes come
     with the PUT."""
-    line = Line(s3_server, s3_server.password())
+    line = Connection(s3_server, s3_server.password())
     content = random.Random(repository).randbytes(33 * MIB + 17)
     place = line.begin(repository)
     for at in range(0, 30 * MIB, 10 * MIB):
-        other = Line(s3_server, s3_server.password())
+        other = Connection(s3_server, s3_server.password())
         answer = other.ask("PATCH", place, content[at : at + 10 * MIB], OCTETS).expect(202)
         assert answer.headers["Range"] == f"0-{at + 10 * MIB - 1}"
         place = answer.headers["Location"]
@@ -116,7 +116,7 @@ def test_an_emptied_bucket_hides_nothing_and_is_refused_at_the_next_start(
     """Reads answer 503 and `check --repair` gives up meanwhile; with the objects back all is served as before."""
     settings = seaweed.settings(f"{uuid.uuid4().hex[:8]}/")
     own = start_server(tmp_path / "data", workers=1, watched=True, extra=settings)
-    line = Line(own, own.password())
+    line = Connection(own, own.password())
     content = random.Random(7).randbytes(MIB)
     digest = line.push_blob("team/app", content)
 
@@ -137,7 +137,7 @@ def test_an_emptied_bucket_hides_nothing_and_is_refused_at_the_next_start(
 
     seaweed.put_back(taken)
     again = start_server(own.data, workers=1, watched=True, extra=settings)
-    line = Line(again, again.password())
+    line = Connection(again, again.password())
     assert line.ask("GET", f"/v2/team/app/blobs/{digest}").expect(200).body == content
     line.close()
     assert "1 blobs ok" in check(ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.pushes import PIECE, push_many
 from support.seaweed import Seaweed
 from support.server import Server
@@ -37,7 +37,7 @@ async def test_stalled_pushes_make_way_and_memory_stays_within_its_bound(
     run = await push_many(own, password, streams=STREAMS, mib=SIZE, held=range(0, STREAMS, 2))
     assert run.peak <= BOUND, f"{run.peak / 1e6:.0f} MB, {run.idle / 1e6:.0f} MB before"
     assert len(run.pushes) == STREAMS
-    line = await asyncio.to_thread(Line, own, password)
+    line = await asyncio.to_thread(Connection, own, password)
     for number in (0, 1):
         got = await asyncio.to_thread(line.ask, "GET", f"/v2/memory/s{number}/blobs/{run.digest}")
         assert got.expect(200).body == PIECE * SIZE

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.fault_proxy import FaultProxy, fault_proxy_in_thread
 from support.images import MIB
 from support.programs import run
@@ -58,8 +58,8 @@ def token(behind: Server) -> str:
 
 
 @pytest.fixture
-def line(behind: Server, token: str, store_line: FaultProxy) -> Iterator[Line]:
-    opened = Line(behind, token)
+def line(behind: Server, token: str, store_line: FaultProxy) -> Iterator[Connection]:
+    opened = Connection(behind, token)
     yield opened
     store_line.mode, store_line.cut_after = "open", None
     store_line.lose_answers = store_line.false_answers = 0
@@ -98,7 +98,7 @@ def until_recovered(ask: Callable[[], Answer]) -> Answer:
     ],
 )
 def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
-    line: Line, store_line: FaultProxy, repository: str, content: bytes, shape: str, lost: bool
+    line: Connection, store_line: FaultProxy, repository: str, content: bytes, shape: str, lost: bool
 ) -> None:
     """`patched` is how clients push whose chunks have a place; `whole` is containerd's, whose PUT brings all the bytes
     again."""
@@ -129,7 +129,7 @@ def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "parts"])
 def test_a_layer_that_came_in_one_request_is_closed_while_the_store_is_gone(
-    line: Line, store_line: FaultProxy, repository: str, content: bytes
+    line: Connection, store_line: FaultProxy, repository: str, content: bytes
 ) -> None:
     """As docker and crane push. It was whole and durable when that request was answered."""
     content = repository.encode() + content
@@ -143,7 +143,7 @@ def test_a_layer_that_came_in_one_request_is_closed_while_the_store_is_gone(
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
 def test_a_layer_that_could_not_be_put_together_is_pushed_again(
-    line: Line, store_line: FaultProxy, repository: str, lost: bool
+    line: Connection, store_line: FaultProxy, repository: str, lost: bool
 ) -> None:
     """The request that brought it is told to come again, and finds the upload at its start."""
     content = repository.encode() + LARGE
@@ -167,7 +167,7 @@ def test_a_layer_that_could_not_be_put_together_is_pushed_again(
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
 def test_a_last_chunk_that_comes_again_after_an_outage_is_taken(
-    line: Line, store_line: FaultProxy, repository: str, lost: bool
+    line: Connection, store_line: FaultProxy, repository: str, lost: bool
 ) -> None:
     """Also where the completion that the lost answer was about is done: its object goes on under a new key."""
     content = repository.encode() + LARGE[: 12 * MIB]
@@ -189,7 +189,7 @@ def test_a_last_chunk_that_comes_again_after_an_outage_is_taken(
 
 
 def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_restart(
-    line: Line, store_line: FaultProxy, repository: str
+    line: Connection, store_line: FaultProxy, repository: str
 ) -> None:
     content = repository.encode() * 10_000  # more than is read from memory
     digest = line.push_blob(repository, content)
@@ -209,7 +209,7 @@ def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_r
 
 
 def test_a_pull_cut_on_the_stores_side_goes_on_inside_the_same_answer(
-    line: Line, store_line: FaultProxy, repository: str
+    line: Connection, store_line: FaultProxy, repository: str
 ) -> None:
     content = repository.encode() + LARGE
     digest = line.push_blob(repository, content)
@@ -225,12 +225,12 @@ def test_a_pull_cut_on_the_stores_side_goes_on_inside_the_same_answer(
 
 @pytest.mark.parametrize("mode", ["refuse", "error"])
 def test_a_pull_that_the_store_lets_down_never_looks_whole(
-    behind: Server, token: str, line: Line, store_line: FaultProxy, repository: str, mode: str
+    behind: Server, token: str, line: Connection, store_line: FaultProxy, repository: str, mode: str
 ) -> None:
     """The connection breaks in the middle of the body; what came is the blob's."""
     content = repository.encode() + LARGE
     digest = line.push_blob(repository, content)
-    slow = Line(behind, token)
+    slow = Connection(behind, token)
     taken: socket.socket = slow._http.sock
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     slow._http.request("GET", f"/v2/{repository}/blobs/{digest}", headers=slow._headers)
@@ -252,7 +252,7 @@ def test_a_pull_that_the_store_lets_down_never_looks_whole(
 
 
 def test_the_quick_check_lists_rather_than_reads(
-    behind: Server, behind_settings: dict[str, str], line: Line, store_line: FaultProxy, repository: str
+    behind: Server, behind_settings: dict[str, str], line: Connection, store_line: FaultProxy, repository: str
 ) -> None:
     """Nothing but listings, and the store's own name; it says what it did not verify."""
     for number in range(3):

@@ -16,7 +16,7 @@ import pytest
 from proxy.blob.master_file import MasterKeys
 from proxy.http.selfsigned import make_self_signed
 from support import postgresql
-from support.connections import Line
+from support.connections import Connection
 from support.cut_connection import CutLine
 from support.metadata import postgresql_database
 from support.programs import Daemon
@@ -96,7 +96,7 @@ def test_one_of_two_first_starts_makes_the_administrators_key_and_says_where_it_
     assert secret not in owner.daemon.log.read_text() + other.daemon.log.read_text()
     password = owner.password()
     for server in servers:
-        with contextlib.closing(Line(server, password)) as line:
+        with contextlib.closing(Connection(server, password)) as line:
             line.ask("GET", "/v2/").expect(200)
         assert said(server, "there is no outage_grace")  # a socket is all that they listen on
     assert [server.stop() for server in servers] == [0, 0]
@@ -132,16 +132,16 @@ def test_what_one_machine_acknowledges_the_other_reads_and_pulls_go_on_without_t
     [owner] = [server for server in servers if (server.data / "credentials").exists()]
     password = owner.password()
     with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(contextlib.closing(Line(server, password))) for server in servers]
+        lines = [stack.enter_context(contextlib.closing(Connection(server, password))) for server in servers]
         config = lines[0].push_blob(repository, CONFIG)
         path = f"/v2/{repository}/manifests/latest"
 
-        def move(number: int, line: Line) -> bytes:
+        def move(number: int, line: Connection) -> bytes:
             manifest = image_manifest(CONFIG, [], annotations={"number": str(number)})
             line.ask("PUT", path, manifest, KIND).expect(201)
             return manifest
 
-        def pull(line: Line, manifest: bytes) -> None:
+        def pull(line: Connection, manifest: bytes) -> None:
             assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
             assert line.ask("GET", f"/v2/{repository}/blobs/{config}").expect(200).body == CONFIG
 

@@ -22,7 +22,7 @@ from support import response_shapes
 from support.examples import ACCOUNT, ECR, ROLE, STS, Example, document, settle
 from support.examples_iam import IAM
 from support.issuer import Issuer
-from support.memory_connection import Answer, Line
+from support.memory_connection import Answer, MemoryConnection
 from support.recording_access import RecordingAccess
 from support.registry_client import RegistryClient, raw_request, registry_client, written
 from support.required_members import ALWAYS
@@ -125,7 +125,7 @@ async def test_a_bug_is_an_error_that_each_apis_clients_can_read(tmp_path: Path)
     said = {}
     async with whole_registry(tmp_path, access=_Broken()) as registry:
         who = Credentials(*await registry.give_key(ACCOUNT, "administrator"))
-        line = Line(registry.server)
+        line = MemoryConnection(registry.server)
         for service, operation in (("ecr", "DescribeRepositories"), ("iam", "ListUsers")):
             lines, body = written(service, operation, {})
             answer = await line.ask(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxy.blob.buffers import SLOT_BYTES
 from proxy.blob.format import FRAME_LENGTH
-from support.connections import Line
+from support.connections import Connection
 from support.pushes import MIB, memory_of
 from support.server import Server
 from support.slow_readers import Content, SlowReaders
@@ -26,7 +26,7 @@ BOUND = READERS * (FRAME_LENGTH + CONNECTION) + WORKERS * BUFFERS
 def read_slowly(server: Server, password: str) -> tuple[int, int, int]:
     """Bytes more in use while the readers stand still; how many were served; how many had the right digest."""
     content = Content(4 * MIB)
-    line = Line(server, password)
+    line = Connection(server, password)
     line.push_blob("slow/readers", b"".join(content.pieces()))
     path = f"/v2/slow/readers/blobs/{content.digest}"
     assert line.ask("GET", path).expect(200).body == b"".join(content.pieces())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.connections import Line
+from support.connections import Connection
 from support.programs import run
 from support.registry import OCI_MANIFEST, digest_of, image_manifest
 from support.server import Server
@@ -26,7 +26,7 @@ def test_an_unmounted_store_hides_nothing_and_is_refused_at_the_next_start(
 ) -> None:
     """Pulls and pushes answer 503 meanwhile; with it back all is served; a start without it is refused in one line."""
     own = start_server(tmp_path / "data", workers=1, watched=True)
-    line = Line(own, own.password())
+    line = Connection(own, own.password())
     blob = os.urandom(300_000)
     digest = line.push_blob("team/app", blob)
     config = line.push_blob("team/app", b"{}")
@@ -60,7 +60,7 @@ def test_an_unmounted_store_hides_nothing_and_is_refused_at_the_next_start(
     assert "Traceback" not in str(refused.value)
     shutil.move(away / "objects", objects)
     again = start_server(own.data, workers=1)
-    line = Line(again, again.password())
+    line = Connection(again, again.password())
     assert line.ask("GET", f"/v2/team/app/blobs/{digest}").expect(200).body == blob
     line.close()
     assert again.stop() == 0

@@ -19,7 +19,7 @@ import pytest
 from proxy.http.selfsigned import make_self_signed
 from proxy.metadata.client.epochs import Epochs
 from support import postgresql
-from support.connections import Line
+from support.connections import Connection
 from support.cut_connection import CutLine
 from support.metadata import postgresql_database
 from support.programs import Daemon, run
@@ -110,12 +110,12 @@ def test_without_a_database_pulls_go_on_pushes_are_refused_readyz_says_why_and_i
 ) -> None:
     _, nodes = place
     with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(contextlib.closing(Line(node, nodes[0].password()))) for node in nodes]
+        lines = [stack.enter_context(contextlib.closing(Connection(node, nodes[0].password()))) for node in nodes]
         config = lines[0].push_blob(repository, CONFIG)
         path, manifest = f"/v2/{repository}/manifests/latest", image_manifest(CONFIG, [])
         lines[0].ask("PUT", path, manifest, KIND).expect(201)
 
-        def pull(line: Line) -> None:
+        def pull(line: Connection) -> None:
             assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
             assert line.ask("GET", f"/v2/{repository}/blobs/{config}").expect(200).body == CONFIG
 
@@ -148,7 +148,7 @@ def test_what_one_node_acknowledges_the_other_reads_also_when_a_service_is_kille
 ) -> None:
     services, nodes = place
     with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(contextlib.closing(Line(node, nodes[0].password()))) for node in nodes]
+        lines = [stack.enter_context(contextlib.closing(Connection(node, nodes[0].password()))) for node in nodes]
         lines[0].push_blob(repository, CONFIG)
         path = f"/v2/{repository}/manifests/latest"
         for number in range(40):
@@ -181,7 +181,7 @@ def test_a_service_that_hangs_holds_no_request_of_any_node_for_long(
     longest: dict[str, float] = {}
     number = iter(range(10**6))
     paths = [f"/v2/{repository}/manifests/node{at}" for at in range(len(nodes))]
-    with contextlib.closing(Line(nodes[0], password)) as line:
+    with contextlib.closing(Connection(nodes[0], password)) as line:
         line.push_blob(repository, CONFIG)
         for path in paths:
             line.ask("PUT", path, image_manifest(CONFIG, []), KIND).expect(201)
@@ -190,7 +190,7 @@ def test_a_service_that_hangs_holds_no_request_of_any_node_for_long(
     over = threading.Event()
 
     def ask(server: Server, name: str, method: str, path: str) -> None:
-        with contextlib.closing(Line(server, password)) as line:
+        with contextlib.closing(Connection(server, password)) as line:
             while not over.is_set():
                 body = image_manifest(CONFIG, [], annotations={"n": str(next(number))}) if method == "PUT" else b""
                 began = time.monotonic()
@@ -224,7 +224,7 @@ def test_a_service_that_hangs_holds_no_request_of_any_node_for_long(
     assert failures == []
     assert max(longest.values()) < HUNG_WAIT, longest
     for server in nodes:
-        with contextlib.closing(Line(server, password)) as line:
+        with contextlib.closing(Connection(server, password)) as line:
             for path, content in acknowledged.items():
                 assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == content
     until(lambda: attachments(nodes) == {0, 1}, SPREAD_SECONDS)
@@ -245,7 +245,7 @@ def test_a_backup_is_made_beside_a_service_and_on_a_node_that_knows_the_database
 ) -> None:
     """Both go into one folder; a node that knows the services only says what it lacks. Restored, the image is there."""
     _, [node, _] = place
-    with contextlib.closing(Line(node, node.password())) as line:
+    with contextlib.closing(Connection(node, node.password())) as line:
         line.push_blob(repository, CONFIG)
         path, manifest = f"/v2/{repository}/manifests/latest", image_manifest(CONFIG, [])
         line.ask("PUT", path, manifest, KIND).expect(201)
@@ -264,6 +264,6 @@ def test_a_backup_is_made_beside_a_service_and_on_a_node_that_knows_the_database
     again = tmp_path / "again"
     run(*WHARFAGE, "restore", tmp_path / "backup", "--data", again, *sealed)
     server = Server.start(again, workers=1)
-    with contextlib.closing(Line(server, server.password())) as line:
+    with contextlib.closing(Connection(server, server.password())) as line:
         assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
     assert server.stop() == 0

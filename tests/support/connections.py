@@ -23,7 +23,7 @@ ATTEMPTS = 40  # batches of connections until every worker has taken one
 BATCH = 32
 
 
-class Line:
+class Connection:
     """One connection of user AWS. Serial use only."""
 
     def __init__(self, server: Server, password: str) -> None:
@@ -114,12 +114,12 @@ def owners(server: Server) -> dict[int, psutil.Process]:
 
 
 @contextmanager
-def line_to_each_worker(server: Server, password: str, workers: int) -> Iterator[list[Line]]:
+def connection_to_each_worker(server: Server, password: str, workers: int) -> Iterator[list[Connection]]:
     """As many lines as workers, each to another one."""
-    found: dict[int, Line] = {}
+    found: dict[int, Connection] = {}
     try:
         for _ in range(ATTEMPTS):
-            batch = [Line(server, password) for _ in range(BATCH)]
+            batch = [Connection(server, password) for _ in range(BATCH)]
             for line in batch:
                 line.ask("GET", "/v2/").expect(200)
             owned = owners(server)

@@ -63,7 +63,7 @@ class FakeHandler:
         return web.Response(text="hello", headers={"Docker-Content-Digest": "sha256:0"})
 
 
-class Line:
+class RawConnection:
     """A raw connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,17 +94,17 @@ async def serving(
     sock: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
     **limits: Any,
-) -> AsyncIterator[tuple[HttpServer, Callable[[], Awaitable[Line]]]]:
+) -> AsyncIterator[tuple[HttpServer, Callable[[], Awaitable[RawConnection]]]]:
     if sock is None:
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
     address = sock.getsockname()
     server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", handler), Limits(**limits))
     await server.begin(sock, tls)
-    lines: list[Line] = []
+    lines: list[RawConnection] = []
 
-    async def connect() -> Line:
-        lines.append(Line(*await asyncio.open_connection(*address)))
+    async def connect() -> RawConnection:
+        lines.append(RawConnection(*await asyncio.open_connection(*address)))
         return lines[-1]
 
     try:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from support.fake_kms import FakeKms
-from support.memory_connection import Answer, Line
+from support.memory_connection import Answer, MemoryConnection
 from support.registry_client import raw_request, written
 from support.sigv4_signer import Credentials, Scope, signed
 from support.whole_registry import WholeRegistry
@@ -30,7 +30,7 @@ class KeyedRegistry:
         self.kms = kms
         self.clock = clock
         self._who = who
-        self._line = Line(registry.server)
+        self._line = MemoryConnection(registry.server)
 
     async def ask(self, operation: str, **parameters: Any) -> Answer:
         lines, body = written("ecr", operation, parameters)

@@ -1,7 +1,7 @@
-"""A connection to a real `HttpServer` without a socket: bytes go in as they would come off the line, answers are read
+"""A connection to a real `HttpServer` without a socket: bytes go in as they would arrive, answers are read
 off what it writes.
 
-All of the server is in between: aiohttp's parser, limits, log lines, the doors. What is left out is the kernel, and
+All of the server is in between: aiohttp's parser, limits, log lines, the handlers. What is left out is the kernel, and
 with it most of a request's cost. Answers are read as a client reads them, by their framing, and what comes behind one
 is told.
 """
@@ -22,8 +22,8 @@ PATIENCE_SECONDS = 30.0  # for an answer to a whole request, on a machine that d
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer off the line; header names in lower case, of two lines the last. `behind`: more bytes came after it, on
-    a connection that goes on."""
+    """An answer as it was received; header names in lower case, of two lines the last. `behind`: more bytes came after
+    it, on a connection that goes on."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,7 +31,7 @@ class Answer:
     behind: bool = False
 
 
-class Line:
+class MemoryConnection:
     """One connection after the other: the next is made when the server has ended one. `close` at the end."""
 
     def __init__(self, server: HttpServer) -> None:

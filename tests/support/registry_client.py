@@ -35,7 +35,7 @@ from support.examples import (
     settle,
 )
 from support.examples_iam import MADE
-from support.memory_connection import Answer, Line
+from support.memory_connection import Answer, MemoryConnection
 from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
 from support.sigv4_signer import Credentials, Lines, Scope, signed
 from support.whole_registry import WholeRegistry, whole_registry
@@ -57,7 +57,7 @@ class RegistryClient:
     def __init__(self, registry: WholeRegistry, keys: Mapping[str, Credentials], rows: Path) -> None:
         self.registry = registry
         self.keys = keys
-        self._line = Line(registry.server)
+        self._line = MemoryConnection(registry.server)
         self._rows = rows
 
     async def ask(self, service: str, operation: str, parameters: Mapping[str, Any], who: Credentials | None) -> Answer:

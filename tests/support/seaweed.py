@@ -135,14 +135,14 @@ class Seaweed:
 
     def is_ready(self) -> bool:
         """Whether an object can be stored: volumes join the master a moment after S3 answers."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            line.request("GET", "/healthz")
-            return line.getresponse().status == 200
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
         finally:
-            line.close()
+            connection.close()
 
     def _takes_an_object(self) -> bool:
         client, name = self._client(), {"Bucket": "wharfage-tests", "Key": "is-it-there"}

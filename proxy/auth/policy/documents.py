@@ -241,7 +241,7 @@ class _Number(str):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise PolicyError("Syntax errors in policy. An element stands twice")
+        raise PolicyError("Syntax errors in policy. An element appears twice")
     return found
 
 

@@ -94,7 +94,7 @@ def _variable(text: str, start: int) -> tuple[Token | Variable, int]:
         closed = text.find("'", opened + 1) if opened >= 0 else -1
         end = text.find("}", closed) if closed >= 0 else -1
         if end < 0 or text[comma + 1 : opened].strip() or text[closed + 1 : end].strip():
-            raise PolicyError(f"A policy variable's default stands in single quotes: {text[start : start + 64]}")
+            raise PolicyError(f"A policy variable's default must be in single quotes: {text[start : start + 64]}")
         default, key = text[opened + 1 : closed], text[start + 2 : comma].strip()
     else:
         default, key = None, text[start + 2 : max(end, start + 2)].strip()

@@ -48,7 +48,7 @@ class Subscription:
         self.shown = address.shown
         self.accepted = False  # it grants leases, or states that it grants none because this node lags
         self.lags = False
-        self.reason = "it closed the line"
+        self.reason = "it closed the connection"
         self._page = page
         self._news = news
         self._is_active = False

@@ -148,7 +148,8 @@ async def _api(store: Store, name: str, asked_with: msgspec.Raw, asked: _Call) -
     account, parameters = body.get("account"), body.get("parameters")
     if not isinstance(account, str):
         raise Failure(Code.INVALID_PARAMETER, "account is missing")
-    await store.compute(partial(validate, operation_name, parameters, service or "ecr"))
+    if not service:  # input of `iam` and `events` was validated before the caller was authorized
+        await store.compute(partial(validate, operation_name, parameters))
     arguments = {"account": account, "parameters": parameters}
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))

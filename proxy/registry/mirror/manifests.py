@@ -83,7 +83,7 @@ class MirrorManifests:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._created: set[tuple[str, str]] = set()  # repositories that an import created, until its pull reports it
         self._announced = Lru[Hashable, float](NEGATIVES)
-        self._paused: dict[Hashable, float] = {}  # tags whose refresh failed, bounded by their time
+        self._paused = Lru[Hashable, float](NEGATIVES)  # tags whose refresh failed
 
     async def resolve(self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May) -> Pulled:
         """RepositoryNotFound, ImageNotFound, the failures of `upstreams.told`, and those of an import's transaction."""
@@ -291,9 +291,7 @@ class MirrorManifests:
             task.exception()  # retrieved: all waiting clients may have left
 
     def _pause(self, name: Hashable) -> None:
-        now = self._now()
-        self._paused = {each: until for each, until in self._paused.items() if until > now}
-        self._paused[name] = now + STALE_PAUSE_SECONDS
+        self._paused[name] = self._now() + STALE_PAUSE_SECONDS
 
     def _due(self, rule: PullThroughRule) -> float:
         return self._now() + self._policy(rule.prefix).refresh_seconds

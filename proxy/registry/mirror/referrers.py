@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from proxy import observe
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
+from proxy.model.lru import Lru
 from proxy.model.names import parse_digest
 from proxy.model.pull_through import PullThroughRule
 from proxy.registry.images import Images
 from proxy.registry.mirror.manifests import IMPORT, STALE_PAUSE_SECONDS, May
-from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
+from proxy.registry.mirror.upstreams import NEGATIVES, Upstreams, told, upstream_name
 from proxy.upstream.errors import UpstreamFailed
 from proxy.upstream.referrers import referrers_of
 
@@ -54,7 +55,7 @@ class MirrorReferrers:
         self._bring = bring
         self._now = now
         self._running: dict[Hashable, asyncio.Task[None]] = {}
-        self._paused: dict[Hashable, float] = {}  # subjects of which a look failed, bounded by their time
+        self._paused = Lru[Hashable, float](NEGATIVES)  # subjects of which a look failed
 
     async def look(
         self, rule: PullThroughRule, account: str, repository: str, digest: str, may: May
@@ -82,9 +83,7 @@ class MirrorReferrers:
             )
             if checked is None:
                 raise
-            now = self._now()
-            self._paused = {each: until for each, until in self._paused.items() if until > now}
-            self._paused[name] = now + STALE_PAUSE_SECONDS
+            self._paused[name] = self._now() + STALE_PAUSE_SECONDS
             return ReferrersLooked(is_stale=True, good_until=0.0)
         return ReferrersLooked(good_until=self._now() + EVERY_SECONDS)
 

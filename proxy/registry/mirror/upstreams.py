@@ -14,13 +14,13 @@ and secrets are stored.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 
 from yarl import URL
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
+from proxy.model.lru import Lru
 from proxy.model.pull_through import PullThroughRule, upstream_repository
 from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
@@ -44,8 +44,8 @@ class Upstreams:
         self._settings = settings
         self._credentials = credentials
         self._clock = clock
-        self._clients: OrderedDict[Hashable, UpstreamClient] = OrderedDict()
-        self._negative: OrderedDict[Hashable, tuple[float, Failure]] = OrderedDict()
+        self._clients = Lru[Hashable, UpstreamClient](CLIENTS)
+        self._negative = Lru[Hashable, tuple[float, Failure]](NEGATIVES)
 
     async def client(self, rule: PullThroughRule) -> UpstreamClient:
         upstream = self._settings(rule.upstream_url)
@@ -53,6 +53,7 @@ class Upstreams:
         name = (upstream.base, credential)
         found = self._clients.get(name)
         if found is None:
+            old = self._clients.popitem()[1] if len(self._clients) >= CLIENTS else None
             found = self._clients[name] = UpstreamClient(
                 upstream,
                 credential,
@@ -60,10 +61,8 @@ class Upstreams:
                 note=_noted(upstream.base),
                 received=observe.metrics.mirror_bytes.labels(upstream.base.host or "").inc,
             )
-            if len(self._clients) > CLIENTS:
-                _, old = self._clients.popitem(last=False)
+            if old is not None:
                 await old.__aexit__()
-        self._clients.move_to_end(name)
         return found
 
     async def probe(self, rule: PullThroughRule) -> str:
@@ -104,8 +103,6 @@ class Upstreams:
         if failure.code in _LASTING:
             name = _name(rule, failed.asked_as, repository, reference)
             self._negative[name] = (self._clock() + NEGATIVE_SECONDS, failure)
-            if len(self._negative) > NEGATIVES:
-                self._negative.popitem(last=False)
         return failure
 
 

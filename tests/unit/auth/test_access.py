@@ -1,4 +1,4 @@
-"""What the doors ask: what has a say is looked up; a decision is used again only while all it hung on is the same."""
+"""What the protocols ask: the policies that count are looked up; a decision is reused while its inputs are the same."""
 
 from __future__ import annotations
 

@@ -52,11 +52,11 @@ class Records:
 class Nodes:
     """Nodes of one registry, each with a folder of its own."""
 
-    def __init__(self, folder: Path, door: FakeKms) -> None:
+    def __init__(self, folder: Path, fake: FakeKms) -> None:
         self.folder = folder
         self.records = Records()
         self.clock = Clock()
-        self.door = door
+        self.fake = fake
         self.masters: dict[str, MasterKeys] = {}
         self._open: list[KmsKeys] = []
 
@@ -76,7 +76,7 @@ class Nodes:
         )
 
     def kms(self) -> KmsKeys:
-        self._open.append(KmsKeys(self.door.kms(retry_seconds=0.0), SECRET))
+        self._open.append(KmsKeys(self.fake.kms(retry_seconds=0.0), SECRET))
         return self._open[-1]
 
     async def copy(self, of: str, to: str) -> None:
@@ -94,8 +94,8 @@ class Nodes:
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
-    async with fake_kms() as door:
-        made = Nodes(tmp_path, door)
+    async with fake_kms() as fake:
+        made = Nodes(tmp_path, fake)
         yield made
         await made.close()
 
@@ -278,7 +278,7 @@ async def test_under_kms_nodes_need_no_file_and_share_a_secret_that_kms_keeps(no
     [record] = nodes.records.kept
     assert record.wrapped is not None
     assert record.sealed_for == SECRET
-    assert nodes.door.asked == ["GenerateDataKey", "Decrypt"]
+    assert nodes.fake.asked == ["GenerateDataKey", "Decrypt"]
 
 
 async def test_nodes_under_kms_that_start_at_once_agree_on_one_secret(nodes: Nodes) -> None:
@@ -290,7 +290,7 @@ async def test_nodes_under_kms_that_start_at_once_agree_on_one_secret(nodes: Nod
 
 async def test_kms_out_of_reach_at_the_start_says_so(nodes: Nodes) -> None:
     await (await nodes.node("one", file=False, prefers_kms=True)).begin()
-    nodes.door.refuse = "KMSInternalException"
+    nodes.fake.refuse = "KMSInternalException"
     failure = await refused((await nodes.node("two", file=False, prefers_kms=True)).begin())
     assert "unavailable" in failure.fields
 
@@ -341,11 +341,11 @@ async def test_an_older_secret_that_kms_refuses_is_asked_for_once(nodes: Nodes) 
     two = await nodes.node("two", file=False, prefers_kms=True)
     wrapped = [record.wrapped for record in nodes.records.kept if not record.active]
     assert wrapped[0] is not None
-    nodes.door.forget(wrapped[0].ciphertext)
+    nodes.fake.forget(wrapped[0].ciphertext)
     await two.begin()
-    asked = len(nodes.door.asked)
+    asked = len(nodes.fake.asked)
     await two.look()
-    assert len(nodes.door.asked) == asked
+    assert len(nodes.fake.asked) == asked
 
 
 async def test_a_secret_that_kms_refused_once_is_kept_when_it_was_opened_since(nodes: Nodes) -> None:
@@ -356,10 +356,10 @@ async def test_a_secret_that_kms_refused_once_is_kept_when_it_was_opened_since(n
     older = next(record for record in nodes.records.kept if not record.active)
     newer = next(record for record in nodes.records.kept if record.active)
     assert older.wrapped is not None
-    nodes.door.forget(older.wrapped.ciphertext)
+    nodes.fake.forget(older.wrapped.ciphertext)
     two = await nodes.node("two", file=False, prefers_kms=True)
     await two.begin()
-    nodes.door.recall(older.wrapped.ciphertext)
+    nodes.fake.recall(older.wrapped.ciphertext)
     await one.move(older)
     await two.look()
     sealed = two.sealer("test").seal(b"x")

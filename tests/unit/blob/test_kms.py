@@ -36,7 +36,7 @@ class Clock:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[FakeKms]:
+async def fake() -> AsyncIterator[FakeKms]:
     async with fake_kms() as opened:
         yield opened
 
@@ -47,8 +47,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def keys(door: FakeKms, clock: Clock) -> AsyncIterator[KmsKeys]:
-    made = KmsKeys(door.kms(retry_seconds=0.5, answer_seconds=1.0), PROBE, clock=clock)
+async def keys(fake: FakeKms, clock: Clock) -> AsyncIterator[KmsKeys]:
+    made = KmsKeys(fake.kms(retry_seconds=0.5, answer_seconds=1.0), PROBE, clock=clock)
     yield made
     await made.close()
 
@@ -123,50 +123,50 @@ class TestOnMoto:
 
 class TestWhatIsAsked:
     async def test_a_blob_costs_one_generate_and_no_decrypt_where_it_was_made(
-        self, door: FakeKms, keys: KmsKeys
+        self, fake: FakeKms, keys: KmsKeys
     ) -> None:
         made = await keys.generate(ARN)
         assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
-        assert door.asked == ["GenerateDataKey"]
+        assert fake.asked == ["GenerateDataKey"]
 
     async def test_equal_decrypts_at_once_are_one_request_and_are_kept_for_so_long(
-        self, door: FakeKms, keys: KmsKeys, clock: Clock
+        self, fake: FakeKms, keys: KmsKeys, clock: Clock
     ) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
         found = await asyncio.gather(*(keys.unwrap(made.encrypted, ARN) for _ in range(20)))
         assert set(found) == {made.plaintext}
-        assert door.asked == ["GenerateDataKey", "Decrypt"]
+        assert fake.asked == ["GenerateDataKey", "Decrypt"]
         clock.now += 299
         await keys.unwrap(made.encrypted, ARN)
-        assert door.asked.count("Decrypt") == 1
+        assert fake.asked.count("Decrypt") == 1
         clock.now += 1
         await keys.unwrap(made.encrypted, ARN)
-        assert door.asked.count("Decrypt") == 2
+        assert fake.asked.count("Decrypt") == 2
 
     async def test_the_first_caller_cancelled_takes_no_answer_with_it(
-        self, door: FakeKms, keys: KmsKeys, clock: Clock
+        self, fake: FakeKms, keys: KmsKeys, clock: Clock
     ) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
-        door.stall = asyncio.Event()
+        fake.stall = asyncio.Event()
         first, second = (asyncio.create_task(keys.unwrap(made.encrypted, ARN)) for _ in range(2))
-        await door.until_asked("Decrypt")
+        await fake.until_asked("Decrypt")
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        door.stall.set()
+        fake.stall.set()
         assert await second == made.plaintext
-        assert door.asked.count("Decrypt") == 1
+        assert fake.asked.count("Decrypt") == 1
 
-    async def test_readiness_asks_now_and_then_only(self, door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
+    async def test_readiness_asks_now_and_then_only(self, fake: FakeKms, keys: KmsKeys, clock: Clock) -> None:
         await asyncio.gather(*(keys.check() for _ in range(5)))
-        assert len(door.asked) == 1
-        door.refuse = "DisabledException"
+        assert len(fake.asked) == 1
+        fake.refuse = "DisabledException"
         await keys.check()
         clock.now += CHECK_SECONDS
         assert "disabled" in (await failure_of(keys.check())).message
         assert "disabled" in (await failure_of(keys.check())).message
-        assert len(door.asked) == 2
+        assert len(fake.asked) == 2
 
 
 class TestWhenItFails:
@@ -181,28 +181,28 @@ class TestWhenItFails:
         ],
     )
     async def test_what_it_refuses_is_not_asked_again_and_has_a_hint_of_its_own(
-        self, door: FakeKms, keys: KmsKeys, name: str, said: str, hint: str
+        self, fake: FakeKms, keys: KmsKeys, name: str, said: str, hint: str
     ) -> None:
-        door.refuse = name
+        fake.refuse = name
         failure = await failure_of(keys.generate(ARN))
         assert said in failure.message
         assert hint in failure.hint
         assert failure.fields["kmsError"] == name
         assert "somebody" not in str(failure)
-        assert len(door.asked) == 1
+        assert len(fake.asked) == 1
 
-    async def test_a_busy_service_is_asked_again(self, door: FakeKms) -> None:
-        keys = KmsKeys(door.kms(retry_seconds=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
-        door.refuse_next = 2
+    async def test_a_busy_service_is_asked_again(self, fake: FakeKms) -> None:
+        keys = KmsKeys(fake.kms(retry_seconds=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
+        fake.refuse_next = 2
         await keys.generate(ARN)
-        assert len(door.asked) == 3
+        assert len(fake.asked) == 3
         await keys.close()
 
     async def test_after_its_patience_the_failure_says_unavailable_and_keys_in_memory_go_on(
-        self, door: FakeKms, keys: KmsKeys
+        self, fake: FakeKms, keys: KmsKeys
     ) -> None:
         made = await keys.generate(ARN)
-        door.refuse = "KMSInternalException"
+        fake.refuse = "KMSInternalException"
         assert "unavailable" in (await failure_of(keys.generate(ARN))).fields
         assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
 
@@ -231,16 +231,16 @@ class TestWhenItFails:
             assert "closed" in repr(kms.breaker)
             await keys.close()
 
-    async def test_a_service_that_stalls_is_given_up_in_time(self, door: FakeKms) -> None:
-        keys = KmsKeys(door.kms(retry_seconds=0.0, answer_seconds=0.2), PROBE)
-        door.stall = asyncio.Event()
+    async def test_a_service_that_stalls_is_given_up_in_time(self, fake: FakeKms) -> None:
+        keys = KmsKeys(fake.kms(retry_seconds=0.0, answer_seconds=0.2), PROBE)
+        fake.stall = asyncio.Event()
         began = asyncio.get_running_loop().time()
         assert "unavailable" in (await failure_of(keys.generate(ARN))).fields
         assert asyncio.get_running_loop().time() - began < 4.0
-        door.stall.set()
+        fake.stall.set()
         await keys.close()
 
-    async def test_an_answer_about_another_key_is_refused(self, door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
+    async def test_an_answer_about_another_key_is_refused(self, fake: FakeKms, keys: KmsKeys, clock: Clock) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
         swapped = EncryptedDataKey(
@@ -248,25 +248,25 @@ class TestWhenItFails:
         )
         assert "another key" in (await failure_of(keys.unwrap(swapped, ARN))).message
 
-    async def test_no_secret_is_in_a_failure_or_a_repr(self, door: FakeKms, keys: KmsKeys) -> None:
+    async def test_no_secret_is_in_a_failure_or_a_repr(self, fake: FakeKms, keys: KmsKeys) -> None:
         made = await keys.generate(ARN)
         assert repr(made.plaintext) not in repr(made)
-        door.refuse = "AccessDeniedException"
+        fake.refuse = "AccessDeniedException"
         failure = await failure_of(keys.generate(ARN))
         assert "secret" not in json.dumps([str(failure), failure.hint]).replace("kms_secret_access_key", "")
 
-    async def test_requests_are_counted_by_outcome(self, door: FakeKms, keys: KmsKeys) -> None:
+    async def test_requests_are_counted_by_outcome(self, fake: FakeKms, keys: KmsKeys) -> None:
         def count(outcome: str) -> float:
             return float(observe.metrics.kms_requests.labels("generate_data_key", outcome)._value.get())
 
         before = {outcome: count(outcome) for outcome in ("ok", "refused")}
         await keys.generate(ARN)
-        door.refuse = "DisabledException"
+        fake.refuse = "DisabledException"
         await failure_of(keys.generate(ARN))
         assert {outcome: count(outcome) - before[outcome] for outcome in before} == {"ok": 1, "refused": 1}
 
 
-async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: FakeKms, keys: KmsKeys) -> None:
+async def test_a_range_of_a_blob_sealed_under_kms_reads_back(fake: FakeKms, keys: KmsKeys) -> None:
     memory, pool = MemoryStore(), BufferPool()
     made = await keys.generate(ARN)
     written = await write_messages(memory, [[b"a" * 1000], [b"b" * 1000]], made, pool=pool, frame_length=256)
@@ -276,40 +276,40 @@ async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: FakeKms, keys
 OWN = "arn:aws:kms:us-east-1:123456789012:key/of-a-repository"
 
 
-async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(door: FakeKms, keys: KmsKeys) -> None:
-    door.named[OWN] = OWN
+async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(fake: FakeKms, keys: KmsKeys) -> None:
+    fake.named[OWN] = OWN
     made = await keys.generate(ARN, OWN)
     assert made.encrypted.provider_info == OWN.encode()
     assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
     assert await keys.rewrap(made.encrypted, ARN, OWN) == made.encrypted
     servers = await keys.rewrap(made.encrypted, ARN)
-    assert servers.provider_info == door.arn.encode()
+    assert servers.provider_info == fake.arn.encode()
     assert (await keys.rewrap(servers, ARN, OWN)).provider_info == OWN.encode()
 
 
-async def test_a_key_is_known_by_its_arn_however_it_is_named(door: FakeKms, keys: KmsKeys) -> None:
-    door.named |= {OWN: OWN, "of-a-repository": OWN, "alias/own": OWN}
+async def test_a_key_is_known_by_its_arn_however_it_is_named(fake: FakeKms, keys: KmsKeys) -> None:
+    fake.named |= {OWN: OWN, "of-a-repository": OWN, "alias/own": OWN}
     assert [await keys.arn_of(name, ARN) for name in ("alias/own", "of-a-repository", OWN)] == [OWN] * 3
-    assert await keys.arn_of("", ARN) == door.arn
+    assert await keys.arn_of("", ARN) == fake.arn
     await keys.generate(ARN, OWN)
-    assert (await keys.generate(ARN)).encrypted.provider_info == door.arn.encode()  # the server's is as it was
+    assert (await keys.generate(ARN)).encrypted.provider_info == fake.arn.encode()  # the server's is as it was
 
 
 @pytest.mark.parametrize(
     "code", ["DisabledException", "AccessDeniedException", "KMSInvalidStateException", "InvalidKeyUsageException"]
 )
 async def test_a_key_that_cannot_be_used_is_refused_with_kmss_own_error(
-    door: FakeKms, keys: KmsKeys, code: str
+    fake: FakeKms, keys: KmsKeys, code: str
 ) -> None:
-    door.named["alias/own"], door.refused[OWN] = OWN, code
+    fake.named["alias/own"], fake.refused[OWN] = OWN, code
     assert (await failure_of(keys.arn_of("alias/own", ARN))).fields["kmsError"] == code
     assert (await failure_of(keys.arn_of("alias/none", ARN))).fields["kmsError"] == "NotFoundException"
     await keys.generate(ARN)  # the server's own key is another one
 
 
-async def test_an_answer_under_another_key_than_was_asked_for_is_refused(door: FakeKms, keys: KmsKeys) -> None:
+async def test_an_answer_under_another_key_than_was_asked_for_is_refused(fake: FakeKms, keys: KmsKeys) -> None:
     """An alias where an ARN should be, or a service that answers as it likes: the row would name a wrong key."""
-    door.named["alias/own"] = OWN
+    fake.named["alias/own"] = OWN
     assert "another key" in (await failure_of(keys.generate(ARN, "alias/own"))).message
     made = await keys.generate(ARN)
     assert "another key" in (await failure_of(keys.rewrap(made.encrypted, ARN, "alias/own"))).message
@@ -327,50 +327,50 @@ async def test_without_a_kms_no_key_of_it_can_be_had(tmp_path: Path) -> None:
 
 
 async def test_a_refused_key_is_looked_at_again_soon_and_a_good_one_after_the_cache(
-    door: FakeKms, keys: KmsKeys, clock: Clock
+    fake: FakeKms, keys: KmsKeys, clock: Clock
 ) -> None:
-    door.named[OWN] = OWN
+    fake.named[OWN] = OWN
     for _ in range(3):
         await keys.require(OWN, ARN)
-    assert door.asked == ["GenerateDataKey"]
-    door.refused[OWN] = "DisabledException"
+    assert fake.asked == ["GenerateDataKey"]
+    fake.refused[OWN] = "DisabledException"
     clock.now += 299
     await keys.require(OWN, ARN)
     clock.now += 1
     for _ in range(3):
         assert (await failure_of(keys.require(OWN, ARN))).fields["kmsError"] == "DisabledException"
-    assert len(door.asked) == 2
-    del door.refused[OWN]
+    assert len(fake.asked) == 2
+    del fake.refused[OWN]
     clock.now += CHECK_SECONDS
     await keys.require(OWN, ARN)
 
 
-async def test_a_kms_that_does_not_answer_refuses_no_key(door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
-    door.named[OWN] = OWN
-    door.refuse = "KMSInternalException"
+async def test_a_kms_that_does_not_answer_refuses_no_key(fake: FakeKms, keys: KmsKeys, clock: Clock) -> None:
+    fake.named[OWN] = OWN
+    fake.refuse = "KMSInternalException"
     await keys.require(OWN, ARN)
-    door.refuse, door.refused[OWN] = "", "AccessDeniedException"
+    fake.refuse, fake.refused[OWN] = "", "AccessDeniedException"
     clock.now += CHECK_SECONDS
     await failure_of(keys.require(OWN, ARN))
 
 
-async def test_those_who_ask_about_one_key_at_once_share_a_look(door: FakeKms, keys: KmsKeys) -> None:
+async def test_those_who_ask_about_one_key_at_once_share_a_look(fake: FakeKms, keys: KmsKeys) -> None:
     """One who leaves takes nobody else's answer along."""
-    door.named[OWN] = OWN
-    door.stall = asyncio.Event()
+    fake.named[OWN] = OWN
+    fake.stall = asyncio.Event()
     first, *others = [asyncio.create_task(keys.require(OWN, ARN)) for _ in range(5)]
-    await door.until_asked("GenerateDataKey")
+    await fake.until_asked("GenerateDataKey")
     first.cancel()
-    door.stall.set()
+    fake.stall.set()
     await asyncio.gather(*others)
     assert first.cancelled()
-    assert door.asked == ["GenerateDataKey"]
+    assert fake.asked == ["GenerateDataKey"]
 
 
 async def test_a_look_that_comes_to_no_end_is_not_kept(
-    door: FakeKms, keys: KmsKeys, monkeypatch: pytest.MonkeyPatch
+    fake: FakeKms, keys: KmsKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door.named[OWN] = OWN
+    fake.named[OWN] = OWN
 
     async def broken(*asked: object) -> DataKey:
         raise RuntimeError("a bug")
@@ -382,11 +382,11 @@ async def test_a_look_that_comes_to_no_end_is_not_kept(
     await keys.require(OWN, ARN)
 
 
-async def test_the_servers_own_key_is_not_looked_at(door: FakeKms, keys: KmsKeys, tmp_path: Path) -> None:
+async def test_the_servers_own_key_is_not_looked_at(fake: FakeKms, keys: KmsKeys, tmp_path: Path) -> None:
     """What it wraps, its health check speaks of; and a key of KMS without a KMS is refused."""
     local = LocalKeys(await asyncio.to_thread(MasterKeys.load_or_create, tmp_path / "master.json"))
     for any_of in (Providers(keys, local=None, kms=keys), Providers(local, local=local, kms=None), local):
         await any_of.require("", ARN)
-    assert door.asked == []
+    assert fake.asked == []
     for without in (Providers(local, local=local, kms=None), local):
         assert "no KMS" in (await failure_of(without.require(OWN, ARN))).message

@@ -53,9 +53,9 @@ class Recorded(BodyWriter):
 
     pieces: list[int]
 
-    async def _hand_over(self, data: bytes) -> None:
+    async def _write(self, data: bytes) -> None:
         self.pieces.append(len(data))
-        await super()._hand_over(data)
+        await super()._write(data)
 
 
 class Server:

@@ -16,7 +16,7 @@ from proxy.http.forwarded import client_of
 from proxy.http.limited_connection import client_of as client_of_request
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
-from support.http_handler import FakeHandler, Line, get, serving
+from support.http_handler import FakeHandler, RawConnection, get, serving
 
 LONG = 10.0
 
@@ -216,7 +216,7 @@ async def test_an_idle_connection_is_closed_for_a_new_one_and_a_busy_one_answers
         assert (await busy.answer())[0] == 200
 
 
-async def full(handler: FakeHandler, connect: object, count: int) -> list[Line]:
+async def full(handler: FakeHandler, connect: object, count: int) -> list[RawConnection]:
     """So many connections, each with a request under way."""
     lines = []
     for _ in range(count):
@@ -236,7 +236,7 @@ async def test_with_none_idle_a_request_is_503_with_retry_after_and_its_connecti
     handler = FakeHandler()
     async with serving(handler, tls=contexts[0] if tls else None, connections=2) as (_, connect):
 
-        async def dial() -> Line:
+        async def dial() -> RawConnection:
             line = await connect()
             if tls:
                 await line.writer.start_tls(contexts[1], server_hostname="127.0.0.1")

@@ -25,7 +25,7 @@ from proxy.http.direct_body import BODY_BYTES_MIN, CLIENT_WAIT_SECONDS, SocketSo
 from proxy.http.limited_connection import read_body
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
-from support.http_handler import Line, get, serving
+from support.http_handler import RawConnection, get, serving
 
 LENGTH = 3_000_001
 CONTENT = os.urandom(LENGTH)
@@ -369,7 +369,7 @@ async def test_the_same_over_tls(tmp_path: Path) -> None:
     async with serving(handler, tls=server_context(crt, key)) as (server, _):
         address = server._sockets[0].getsockname()
         trusting = ssl.create_default_context(cafile=authority)
-        line = Line(*await asyncio.open_connection(*address, ssl=trusting, server_hostname="localhost"))
+        line = RawConnection(*await asyncio.open_connection(*address, ssl=trusting, server_hostname="localhost"))
         for _ in range(2):
             assert (await line.ask(put() + CONTENT))[0] == 200
         assert (await line.ask(get()))[2] == b"hello"

@@ -13,7 +13,7 @@ import pytest
 from proxy.http import listening
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
-from support.http_handler import LARGE, FakeHandler, Line, get, serving
+from support.http_handler import LARGE, FakeHandler, RawConnection, get, serving
 
 
 async def test_a_drain_waits_for_what_runs_and_closes_what_idles() -> None:
@@ -48,7 +48,7 @@ async def test_a_drain_cancels_what_does_not_end() -> None:
         assert await line.is_closed()
 
 
-async def refusal(connect: Callable[[], Awaitable[Line]]) -> None:
+async def refusal(connect: Callable[[], Awaitable[RawConnection]]) -> None:
     """Wait until a connection is refused. One that is held off waits for its next SYN, a second later."""
     async with asyncio.timeout(5):
         while True:

@@ -13,7 +13,7 @@ from proxy import observe
 from proxy.http.bounded_reads import FIRST_BYTES
 from proxy.http.connections import LINGERS_PER_CLIENT
 from proxy.http.refusals import AUTHORIZATION_BYTES, HEADER_BYTES
-from support.http_handler import LARGE, Answer, FakeHandler, Line, get, serving
+from support.http_handler import LARGE, Answer, FakeHandler, RawConnection, get, serving
 
 CHUNKED = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 
@@ -411,7 +411,7 @@ def count(*labels: str) -> float:
     return float(observe.metrics.http_requests.labels(*labels)._value.get())
 
 
-async def drip(line: Line, content: bytes) -> None:
+async def drip(line: RawConnection, content: bytes) -> None:
     for byte in content:
         line.writer.write(bytes([byte]))
         await asyncio.sleep(0.02)

@@ -15,7 +15,7 @@ from proxy.http.access_log import RequestCounters
 from proxy.http.bounded_reads import BODY_BYTES
 from proxy.http.limited_connection import read_body
 from proxy.http.response_cache import BODY_MAX, REQUEST_MAX, REVALIDATOR, ResponseCache
-from support.http_handler import Line, get, serving
+from support.http_handler import RawConnection, get, serving
 from support.logs import log_to
 
 STATUS = {"/304": 304, "/404": 404}
@@ -57,7 +57,7 @@ class FakeHandler:
         return response
 
 
-async def raw(line: Line, request: bytes, body: int) -> bytes:
+async def raw(line: RawConnection, request: bytes, body: int) -> bytes:
     """The answer's bytes without its Date."""
     line.writer.write(request)
     head = await line.reader.readuntil(b"\r\n\r\n")
@@ -65,7 +65,7 @@ async def raw(line: Line, request: bytes, body: int) -> bytes:
     return b"\r\n".join(lines) + await line.reader.readexactly(body)
 
 
-async def twice(line: Line, request: bytes | None = None) -> None:
+async def twice(line: RawConnection, request: bytes | None = None) -> None:
     """Until its answer is kept."""
     for _ in range(2):
         await line.ask(request or get())

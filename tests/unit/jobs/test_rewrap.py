@@ -536,8 +536,8 @@ async def test_reseal_tells_progress_in_bytes(house: House, blobs: list[Blob]) -
 
 async def test_a_repositorys_own_kms_key_stays_its_key(tmp_path: Path) -> None:
     """Of two blobs with the same bytes only the one under the server's master key is wrapped, and sealed, anew."""
-    async with fake_kms() as door:
-        kms = KmsKeys(door.kms(), "probe")
+    async with fake_kms() as fake:
+        kms = KmsKeys(fake.kms(), "probe")
         async with open_house(tmp_path, kms) as house:
             own = {"encryptionType": "KMS", "kmsKey": OWN}
             asked = {"repositoryName": "own/key", "encryptionConfiguration": own}
@@ -556,8 +556,8 @@ async def test_a_repositorys_own_kms_key_stays_its_key(tmp_path: Path) -> None:
 
 
 async def test_a_data_key_that_is_not_under_its_repositorys_own_key_comes_under_it(tmp_path: Path) -> None:
-    async with fake_kms() as door:
-        kms = KmsKeys(door.kms(), "probe")
+    async with fake_kms() as fake:
+        kms = KmsKeys(fake.kms(), "probe")
         async with open_house(tmp_path, kms) as house:
             asked = {"repositoryName": REPOSITORY, "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": OWN}}
             await house.metadata.call(ACCOUNT, "CreateRepository", asked)

@@ -1,4 +1,4 @@
-"""The service's door: who may ask, how much, in what form; and the client that waits for it."""
+"""What the service admits: who may ask, how much, in what form; and the client that waits for it."""
 
 from __future__ import annotations
 

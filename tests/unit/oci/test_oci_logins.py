@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proxy import observe
 from proxy.auth.failed_logins import FailedLogins
-from support.http_handler import Answer, Line
+from support.http_handler import Answer, RawConnection
 from support.whole_registry import WholeRegistry, whole_registry
 
 FREE = 2
@@ -25,7 +25,7 @@ class Moment:
 
 async def ask(registry: WholeRegistry, client: str, password: str | None) -> Answer:
     host, _, port = registry.url.removeprefix("http://").rpartition(":")
-    line = Line(*await asyncio.open_connection(host, int(port), local_addr=(client, 0)))
+    line = RawConnection(*await asyncio.open_connection(host, int(port), local_addr=(client, 0)))
     try:
         said = "" if password is None else f"Authorization: Basic {b64encode(f'AWS:{password}'.encode()).decode()}\r\n"
         return await line.ask(f"GET /v2/ HTTP/1.1\r\nHost: registry\r\n{said}\r\n".encode())

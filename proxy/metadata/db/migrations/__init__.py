@@ -32,11 +32,11 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)
     if inspect(connection).has_table("alembic_version"):
-        stands = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        if stands is not None and stands not in {revision.revision for revision in script.walk_revisions()}:
+        current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
             raise Failure(
                 Code.SERVER,
-                f"the database is of a newer release (schema {stands}; this one knows {schema.HEAD})",
+                f"the database is of a newer release (schema {current}; this one knows {schema.HEAD})",
                 hint="install that release here too; rows are left as they are",
             )
 

@@ -8,7 +8,7 @@ Times are epoch seconds; documents are percent-encoded in answers. A write that 
     names     quotas      paging   tags          boundaries  dependents     shared by the nouns
     users     groups      roles    access_keys   aliases     unsupported
     policies  versions    inline   attachments   documents   providers
-    reports   simulation  policy_sources
+    reports   simulation  policy_sources      principal_rows (users and roles)
     resources                                                               for decisions about an entity
 """
 
@@ -22,6 +22,7 @@ from proxy.metadata.operations.iam import (
     inline,
     names,
     policies,
+    principal_rows,
     providers,
     reports,
     roles,
@@ -39,11 +40,11 @@ IAM: dict[str, Operation] = {
     "UpdateUser": Operation(users.update_user, write=True),
     "DeleteUser": Operation(users.delete_user, write=True),
     "ListUsers": Operation(users.list_users),
-    "TagUser": Operation(users.tag_user, write=True),
-    "UntagUser": Operation(users.untag_user, write=True),
-    "ListUserTags": Operation(users.list_user_tags),
-    "PutUserPermissionsBoundary": Operation(users.put_user_permissions_boundary, write=True),
-    "DeleteUserPermissionsBoundary": Operation(users.delete_user_permissions_boundary, write=True),
+    "TagUser": Operation(principal_rows.tag, write=True),
+    "UntagUser": Operation(principal_rows.untag, write=True),
+    "ListUserTags": Operation(principal_rows.list_tags),
+    "PutUserPermissionsBoundary": Operation(principal_rows.put_permissions_boundary, write=True),
+    "DeleteUserPermissionsBoundary": Operation(principal_rows.delete_permissions_boundary, write=True),
     # ---- their keys: CreateAccessKey is `create_access_key`, for secrets come here sealed -------------------------
     "DeleteAccessKey": Operation(access_keys.delete_access_key, write=True),
     "UpdateAccessKey": Operation(access_keys.update_access_key, write=True),
@@ -67,11 +68,11 @@ IAM: dict[str, Operation] = {
     "UpdateAssumeRolePolicy": Operation(roles.update_assume_role_policy, write=True),
     "DeleteRole": Operation(roles.delete_role, write=True),
     "ListRoles": Operation(roles.list_roles),
-    "TagRole": Operation(roles.tag_role, write=True),
-    "UntagRole": Operation(roles.untag_role, write=True),
-    "ListRoleTags": Operation(roles.list_role_tags),
-    "PutRolePermissionsBoundary": Operation(roles.put_role_permissions_boundary, write=True),
-    "DeleteRolePermissionsBoundary": Operation(roles.delete_role_permissions_boundary, write=True),
+    "TagRole": Operation(principal_rows.tag, write=True),
+    "UntagRole": Operation(principal_rows.untag, write=True),
+    "ListRoleTags": Operation(principal_rows.list_tags),
+    "PutRolePermissionsBoundary": Operation(principal_rows.put_permissions_boundary, write=True),
+    "DeleteRolePermissionsBoundary": Operation(principal_rows.delete_permissions_boundary, write=True),
     # ---- what nobody has here -------------------------------------------------------------------------------------
     "ListInstanceProfilesForRole": Operation(unsupported.list_instance_profiles_for_role),
     "ListMFADevices": Operation(unsupported.list_mfa_devices),

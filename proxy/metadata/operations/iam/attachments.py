@@ -5,7 +5,7 @@ Functions here make the operation for one noun: `iam.IAM` has `attachments.attac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, delete, exists, insert, or_, select
@@ -14,7 +14,7 @@ from proxy.auth.managed import AWS_MANAGED
 from proxy.metadata.db.identity_tables import attached_policies, groups, policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names, paging, quotas
-from proxy.metadata.operations.iam.names import Noun, Parameters
+from proxy.metadata.operations.iam.names import Noun, Parameters, Run
 from proxy.metadata.operations.iam.policies import BOUNDARY, PERMISSIONS, need, need_attachable
 from proxy.model.errors import Code, Failure
 
@@ -24,14 +24,12 @@ _MOST = {
     names.ROLE: quotas.ATTACHED_PER_ROLE,
 }
 
-Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
-
 
 def attach(noun: Noun) -> Run:
     """Attach…Policy; idempotent."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
+        holder = names.need_holder_id(tx, account, noun, parameters)
         arn = parameters["PolicyArn"]
         need_attachable(tx, account, arn)
         held = _held(tx, holder)
@@ -48,7 +46,7 @@ def attach(noun: Noun) -> Run:
 
 def detach(noun: Noun) -> Run:
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
+        holder = names.need_holder_id(tx, account, noun, parameters)
         arn = parameters["PolicyArn"]
         mine = (attached_policies.c.holder_id == holder) & (attached_policies.c.policy_arn == arn)
         if not tx.connection.execute(delete(attached_policies).where(mine)).rowcount:
@@ -63,7 +61,7 @@ def list_attached(noun: Noun) -> Run:
     """ListAttached…Policies, by name. `PathPrefix` filters the policies' paths."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
+        holder = names.need_holder_id(tx, account, noun, parameters)
         prefix = parameters.get("PathPrefix") or "/"
         found = attached_to(tx, [holder], prefix).get(holder, [])
         asked = paging.read_paging(parameters, f"ListAttached{noun.word}Policies", account, holder, prefix)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.db.identity_tables import policies, principals
-from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.db.identity_tables import policies
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.model.errors import Code, Failure
 
@@ -27,13 +27,6 @@ def requested(tx: Transaction, account: str, parameters: Parameters) -> str | No
     if arn not in AWS_MANAGED and tx.connection.execute(mine).first() is None:
         raise Failure(Code.NO_SUCH_ENTITY, f"Scope ARN: {arn} does not exist or is not attachable.")
     return arn
-
-
-def store(tx: Transaction, row: FoundRow, arn: str | None) -> None:
-    tx.connection.execute(
-        update(principals).where(principals.c.principal_id == row.principal_id).values(boundary_arn=arn)
-    )
-    tx.changes.identity = True
 
 
 def render(arn: str) -> dict[str, Any]:

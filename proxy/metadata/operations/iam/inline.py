@@ -5,7 +5,6 @@ Functions here make the operation for one noun: `iam.IAM` has `inline.put(names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -14,10 +13,8 @@ from proxy.metadata.db.identity_tables import inline_policies
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import names, paging, quotas
 from proxy.metadata.operations.iam.documents import check_identity_policy
-from proxy.metadata.operations.iam.names import Noun, Parameters
+from proxy.metadata.operations.iam.names import Noun, Parameters, Run
 from proxy.model.errors import Code, Failure
-
-Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
 
 MOST_CHARACTERS = {
     names.USER: 2048,
@@ -30,7 +27,7 @@ def put(noun: Noun) -> Run:
     """Put…Policy: creates a policy, or replaces the one of that name."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder = _holder(tx, account, noun, parameters)
+        holder = names.need_holder_id(tx, account, noun, parameters)
         name, document = parameters["PolicyName"], parameters["PolicyDocument"]
         held = _documents(tx, holder)
         is_new = name not in held
@@ -72,7 +69,7 @@ def get(noun: Noun) -> Run:
 
 def remove(noun: Noun) -> Run:
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder, name = _holder(tx, account, noun, parameters), parameters["PolicyName"]
+        holder, name = names.need_holder_id(tx, account, noun, parameters), parameters["PolicyName"]
         gone = tx.connection.execute(
             delete(inline_policies).where(inline_policies.c.holder_id == holder, inline_policies.c.name == name)
         )
@@ -88,7 +85,7 @@ def list_inline(noun: Noun) -> Run:
     """List…Policies: their names, in order."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-        holder = _holder(tx, account, noun, parameters)
+        holder = names.need_holder_id(tx, account, noun, parameters)
         asked = paging.read_paging(parameters, f"List{noun.word}Policies", account, holder)
         found = (
             tx.connection.execute(
@@ -104,10 +101,6 @@ def list_inline(noun: Noun) -> Run:
         return {"PolicyNames": list(shown), **more}
 
     return run
-
-
-def _holder(tx: Transaction, account: str, noun: Noun, parameters: Parameters) -> str:
-    return names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
 
 
 def _documents(tx: Transaction, holder: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ Sources: IAM User Guide, "IAM identifiers"; texts as IAM answers them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,8 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 Parameters = Mapping[str, Any]
+Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
+"""An operation: by transaction, account and parameters, the model's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def holder_id(row: FoundRow) -> str:
     """The unique id in a user's, role's or group's row, which its policies refer to."""
     found: str = row.group_id if "group_id" in row._mapping else row.principal_id
     return found
+
+
+def need_holder_id(tx: Transaction, account: str, noun: Noun, parameters: Parameters) -> str:
+    """`holder_id` of the user, role or group that a request names. Failure(NoSuchEntity)."""
+    return holder_id(need(tx, account, noun, parameters[noun.parameter]))
 
 
 def under(path: ColumnElement[str], prefix: str) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, update
 
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
@@ -13,15 +13,12 @@ from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
-from proxy.metadata.operations.iam import boundaries, dependents, names, paging, quotas, tags
+from proxy.metadata.operations.iam import dependents, names, principal_rows, quotas
 from proxy.metadata.operations.iam.names import ROLE, Parameters
-from proxy.metadata.operations.identity import unique_id
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import PrincipalKind
 
 DEFAULT_SESSION_SECONDS = 3600
-_KEYS = ROLE.word + "/", ROLE.word + "0"  # every role's `name_key` lies between
 _SERVICES_PATH, _SERVICES_NAME = "/aws-service-role/", "awsservicerolefor"
 
 
@@ -29,24 +26,12 @@ def create_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     name, path = parameters["RoleName"], parameters.get("Path") or "/"
     if path.startswith(_SERVICES_PATH) or name.lower().startswith(_SERVICES_NAME):
         raise _of_a_service()
-    names.need_unused(tx, account, ROLE, name)
-    given = tags.requested(parameters, quotas.TAGS_PER_ROLE)
-    boundary = boundaries.requested(tx, account, parameters)
+    columns = principal_rows.new_columns(tx, account, ROLE, parameters)
     trust = _trust(tx, parameters["AssumeRolePolicyDocument"])
-    quotas.check(quotas.ROLES, count(tx, account) + 1)
+    quotas.check(quotas.ROLES, principal_rows.count(tx, account, ROLE) + 1)
     tx.connection.execute(
         insert(principals).values(
-            principal_id=unique_id(ROLE.id_prefix),
-            account=account,
-            kind=PrincipalKind.ROLE,
-            arn=names.arn(account, ROLE, path, name),
-            path=path,
-            name=name,
-            name_key=names.principal_key(ROLE, name),
-            enabled=True,
-            created_at=tx.now,
-            tags=tags.encode(given),
-            boundary_arn=boundary,
+            **columns,
             description=parameters.get("Description"),
             max_session_seconds=parameters.get("MaxSessionDuration") or DEFAULT_SESSION_SECONDS,
             **trust,
@@ -71,19 +56,19 @@ def update_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     new: dict[str, Any] = {"max_session_seconds": parameters.get("MaxSessionDuration") or DEFAULT_SESSION_SECONDS}
     if parameters.get("Description") is not None:
         new["description"] = parameters["Description"]
-    _keep(tx, row, new)
+    principal_rows.change(tx, row, **new)
     return {}
 
 
 def update_role_description(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    _keep(tx, row, {"description": parameters["Description"]})
+    principal_rows.change(tx, row, description=parameters["Description"])
     return {"Role": render(tx, names.need(tx, account, ROLE, row.name))}
 
 
 def update_assume_role_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    _keep(tx, row, _trust(tx, parameters["PolicyDocument"]))
+    principal_rows.change(tx, row, **_trust(tx, parameters["PolicyDocument"]))
     return {}
 
 
@@ -97,49 +82,8 @@ def delete_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 
 def list_roles(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    prefix = parameters.get("PathPrefix") or "/"
-    asked = paging.read_paging(parameters, "ListRoles", account, prefix)
-    rows = tx.connection.execute(
-        select(principals)
-        .where(
-            principals.c.account == account,
-            principals.c.name_key > _KEYS[0] + asked.after,
-            principals.c.name_key < _KEYS[1],
-            names.under(principals.c.path, prefix),
-        )
-        .order_by(principals.c.name_key)
-        .limit(asked.limit)
-    ).all()
-    found, more = asked.page(rows, lambda row: str(row.name).lower())
+    found, more = principal_rows.page(tx, account, ROLE, parameters)
     return {"Roles": [render(tx, row) for row in found], **more}
-
-
-def tag_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    row = names.need(tx, account, ROLE, parameters["RoleName"])
-    tags.store(tx, row, tags.add(row.tags, parameters, quotas.TAGS_PER_ROLE))
-    return {}
-
-
-def untag_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    row = names.need(tx, account, ROLE, parameters["RoleName"])
-    tags.store(tx, row, tags.remove(row.tags, parameters["TagKeys"]))
-    return {}
-
-
-def list_role_tags(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    row = names.need(tx, account, ROLE, parameters["RoleName"])
-    return tags.page(row.tags, paging.read_paging(parameters, "ListRoleTags", row.principal_id))
-
-
-def put_role_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    row = names.need(tx, account, ROLE, parameters["RoleName"])
-    boundaries.store(tx, row, boundaries.requested(tx, account, parameters))
-    return {}
-
-
-def delete_role_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    boundaries.store(tx, names.need(tx, account, ROLE, parameters["RoleName"]), None)
-    return {}
 
 
 @operation(AccountPort, write=True, settles=True)
@@ -150,14 +94,6 @@ def note_role_use(tx: Transaction, principal_id: str, at: float, region: str) ->
         .where(principals.c.principal_id == principal_id, func.coalesce(principals.c.last_used_at, 0.0) < at)
         .values(last_used_at=at, last_used_region=region)
     )
-
-
-def count(tx: Transaction, account: str) -> int:
-    return tx.connection.execute(
-        select(func.count())
-        .select_from(principals)
-        .where(principals.c.account == account, principals.c.name_key > _KEYS[0], principals.c.name_key < _KEYS[1])
-    ).scalar_one()
 
 
 def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
@@ -179,19 +115,10 @@ def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
 
 
 def render_details(tx: Transaction, row: FoundRow) -> dict[str, Any]:
-    found = render(tx, row)
-    if row.boundary_arn is not None:
-        found["PermissionsBoundary"] = boundaries.render(row.boundary_arn)
-    if row.tags is not None:
-        found["Tags"] = tags.render(row.tags)
+    found = {**render(tx, row), **principal_rows.render_details(row)}
     used = row.last_used_at
     found["RoleLastUsed"] = {} if used is None else {"LastUsedDate": used, "Region": row.last_used_region}
     return found
-
-
-def _keep(tx: Transaction, row: FoundRow, new: dict[str, Any]) -> None:
-    tx.connection.execute(update(principals).where(principals.c.principal_id == row.principal_id).values(**new))
-    tx.changes.identity = True
 
 
 def _trust(tx: Transaction, text: str) -> dict[str, Any]:

@@ -10,10 +10,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import update
-
-from proxy.metadata.db.identity_tables import principals
-from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import quotas
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.paging import Paging
@@ -54,12 +50,6 @@ def remove(text: str | None, keys: Sequence[str]) -> str | None:
     """A row's tags after Untag…; unknown keys are ignored."""
     gone = {_folded(key) for key in keys}
     return encode(tuple((key, value) for key, value in read_tags(text) if _folded(key) not in gone))
-
-
-def store(tx: Transaction, row: FoundRow, text: str | None) -> None:
-    """Store a user's or role's tags, which decisions read."""
-    tx.connection.execute(update(principals).where(principals.c.principal_id == row.principal_id).values(tags=text))
-    tx.changes.identity = True
 
 
 def render(text: str | None) -> list[dict[str, str]]:

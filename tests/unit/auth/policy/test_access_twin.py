@@ -1,4 +1,4 @@
-"""What a door is answered, kept or not, is what the naive twin says of that moment.
+"""What a protocol is answered, cached or not, is what the naive twin says of that moment.
 
 The same caller asks over and over, from other addresses, at other times, with other tags, while what the look-ups
 answer changes between two requests and changes back. The twin keeps nothing and reads condition keys that the test

@@ -41,7 +41,7 @@ def refusal(text: str) -> str:
         ("[]", "Syntax errors in policy."),
         ('{"Statement":NaN}', "Syntax errors in policy."),
         (json.dumps({LONG: 1}), f"Syntax errors in policy. '{HEAD}' is no element of a policy"),
-        ('{"Statement":[],"Statement":[]}', "Syntax errors in policy. An element stands twice"),
+        ('{"Statement":[],"Statement":[]}', "Syntax errors in policy. An element appears twice"),
         ('{"Version":"2012-10-18","Statement":[]}', NO_VERSION),
         ('{"Version":["2012-10-17"],"Statement":[]}', NO_VERSION),
         ('{"Version":20121017,"Statement":[]}', NO_VERSION),
@@ -150,7 +150,7 @@ def test_a_variable_is_refused_from_where_it_begins(text: str) -> None:
 def test_a_default_is_refused_from_where_its_variable_begins(text: str) -> None:
     with pytest.raises(PolicyError) as refused:
         Template("ab" + text, variables=True, wild=True)
-    assert str(refused.value) == f"A policy variable's default stands in single quotes: {text[:64]}"
+    assert str(refused.value) == f"A policy variable's default must be in single quotes: {text[:64]}"
 
 
 def test_a_text_may_be_as_long_as_iam_takes() -> None:
