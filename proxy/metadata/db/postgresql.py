@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool
 from proxy import observe
 from proxy.metadata.cluster import pg_registry
 from proxy.metadata.cluster.protocol import compact, encode
-from proxy.metadata.db import migrations, pg_sessions
+from proxy.metadata.db import migrations, pg_pipeline, pg_sessions
 from proxy.metadata.db.pg_sessions import discard, is_lost, unavailable
 from proxy.metadata.db.store import Announcement
 from proxy.metadata.db.transaction import Changes
@@ -91,6 +91,7 @@ class PostgresqlDatabase:
         self._engine = create_engine(
             "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
         )
+        pg_pipeline.listen(self._engine)
         self._local = threading.local()
         self._reading: list[Connection] = []
         self._writing: Connection | None = None
@@ -131,7 +132,7 @@ class PostgresqlDatabase:
                 request, undecided = secrets.token_hex(16), ""
                 transaction = connection.begin()
                 try:
-                    connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
+                    connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})  # its wait is not in the time's
                     self._read_time(connection, pg_registry.RECORD_REQUEST, {"id": request})
                     result = run(connection)
                     undecided = request  # from here on it may be committed, whatever the answer
@@ -204,8 +205,8 @@ class PostgresqlDatabase:
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(**self._parameters)
+    def _connect(self) -> pg_pipeline.Session:
+        return pg_pipeline.Session.connect(**self._parameters)
 
     def _open(self, deadline: float, **options: Any) -> Connection:
         """Open a session. After the deadline a recent failed attempt of another call counts as this one's."""
@@ -232,6 +233,7 @@ class PostgresqlDatabase:
             connection = self._open(deadline, isolation_level="READ COMMITTED")
             try:
                 self._prepare(connection)
+                connection.connection.driver_connection.begin_pipeline()  # type: ignore[union-attr]  # `_connect` made it
             except BaseException:
                 discard(connection)
                 raise

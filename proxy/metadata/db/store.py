@@ -19,7 +19,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import InternalError, OperationalError
 
 from proxy import observe
@@ -34,6 +34,7 @@ DEFERRED_MAX = 10_000  # pending writes of reads, about 2 MB
 DEFERRED_BATCH = 200  # of them in one transaction: blocks other writes for some milliseconds
 RETRY_SECONDS = 10.0  # after a failed batch: a full disk, a database that is down
 READER_SECONDS = 8.0  # for which a read waits for a free reader: as long as proxies wait
+_SETTLE = select(1)  # raises what a statement of `Transaction.send` has failed with
 GROUP = 64  # writes in one commit: bounds how long the first waits for the last
 
 
@@ -291,17 +292,23 @@ class Store:
     def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
         """Run the group's writes without savepoints; if one fails, which is rare, all are rolled back."""
         changes = Changes()
-        for write in group:
-            try:
-                write.result, more = self._run(write, connection)
-            except (OperationalError, InternalError):
+        try:
+            unread = False
+            for write in group:
+                transaction = self._run(write, connection)
+                changes.add(transaction.changes)
+                unread = unread or transaction.unread
+            if changes:
+                return changes, self._database.announce(connection, changes)
+            if unread and len(group) > 1:  # of one write, COMMIT raises it
+                connection.execute(_SETTLE)
+            return changes, None
+        except (OperationalError, InternalError):
+            raise
+        except Exception as error:
+            if len(group) == 1:
                 raise
-            except Exception as error:
-                if len(group) == 1:
-                    raise
-                raise _WriteFailed from error
-            changes.add(more)
-        return changes, self._database.announce(connection, changes) if changes else None
+            raise _WriteFailed from error
 
     def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
         """The same with a savepoint for each write."""
@@ -310,7 +317,8 @@ class Store:
             write.error = None
             savepoint = connection.begin_nested()
             try:
-                write.result, more = self._run(write, connection)
+                transaction = self._run(write, connection)
+                connection.execute(_SETTLE)
             except (OperationalError, InternalError):
                 raise  # a full disk or a time-out may have ended the whole transaction
             except Exception as error:  # an operation's exception goes to its caller and must not end this thread
@@ -318,16 +326,16 @@ class Store:
                 write.error = error
             else:
                 savepoint.commit()
-                changes.add(more)
+                changes.add(transaction.changes)
         return changes, self._database.announce(connection, changes) if changes else None
 
-    def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
+    def _run(self, write: _Write, connection: Connection) -> Transaction:
         now = self._now(connection)
         write.deadline.check(now)
         transaction = Transaction(connection, now, self._registry, durable=write.durable, pending=self._deferred)
-        result = write.run(transaction)
+        write.result = write.run(transaction)
         write.changed = bool(transaction.changes)
-        return result, transaction.changes
+        return transaction
 
 
 def _run_batch(batch: _Deferred, tx: Transaction) -> None:

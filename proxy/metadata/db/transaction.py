@@ -11,12 +11,15 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from proxy.model.quotas import ECR_QUOTAS, Quotas
 
 FoundRow: TypeAlias = Any
 """A result row. SQLAlchemy 2.0 and 2.1 type its columns differently, and attribute access by either is unchecked."""
+
+UNREAD = "unread"
+"""The execution option of a statement whose answer nobody reads (`pg_pipeline`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,14 @@ class Transaction:
     deferred: dict[Hashable, Callable[[Transaction], object]] = field(default_factory=dict)
     pending: Mapping[Hashable, Callable[[Transaction], object]] = field(default_factory=dict)
     durable: bool = True
+    unread: bool = False  # whether `send` was used
+
+    def send(self, statement: Executable, values: Any = None) -> None:
+        """Execute a statement whose answer, its row count included, nobody reads. On PostgreSQL it takes no round trip
+        of its own. That it fails may be raised later, by another statement of the transaction: not for one whose
+        failure is an answer to somebody."""
+        self.unread = True
+        self.connection.execute(statement, values, execution_options={UNREAD: True})
 
     def changed(self, account: str, repository: str) -> None:
         self.changes.repositories.add((account, repository))

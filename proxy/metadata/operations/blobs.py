@@ -207,7 +207,7 @@ def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> bool:
 
 def link_new_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
     """Make the first link of a new blob, which counts it already."""
-    tx.connection.execute(_LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now})
+    tx.send(_LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now})
 
 
 def touch(tx: Transaction, repository_id: int, blob_id: int) -> bool:

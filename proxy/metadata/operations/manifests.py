@@ -35,6 +35,14 @@ _BY_DIGEST = _STORED.where(images.c.digest == bindparam("reference"))
 _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
     tags.c.repository_id == repositories.c.repository_id, tags.c.name == bindparam("reference")
 )
+_COUNT_TAG = (
+    update(images)
+    .where(images.c.image_id == bindparam("image"), images.c.tags < bindparam("most"))
+    .values(
+        tags=images.c.tags + bindparam("change"), tagged=case((images.c.tags + bindparam("change") > 0, 1), else_=0)
+    )
+)
+_UNLIMITED = 2**31 - 1
 
 
 @operation(ManifestPort, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
@@ -175,12 +183,11 @@ def find_image(tx: Transaction, repository_id: int, digest: str) -> int | None:
     return found
 
 
-def count_tag(tx: Transaction, image_id: int, change: int, most: int | None = None) -> bool:
+def count_tag(tx: Transaction, image_id: int, change: int) -> None:
+    """Count more or fewer tags of an image."""
+    tx.send(_COUNT_TAG, {"image": image_id, "change": change, "most": _UNLIMITED})
+
+
+def count_new_tag(tx: Transaction, image_id: int, most: int) -> bool:
     """Count one more tag; False, without counting, if the image has `most` tags already."""
-    left = images.c.tags + change
-    counted = tx.connection.execute(
-        update(images)
-        .where(images.c.image_id == image_id, *(() if most is None else (images.c.tags < most,)))
-        .values(tags=left, tagged=case((left > 0, 1), else_=0))
-    )
-    return bool(counted.rowcount)
+    return bool(tx.connection.execute(_COUNT_TAG, {"image": image_id, "change": 1, "most": most}).rowcount)

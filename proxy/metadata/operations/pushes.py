@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, insert, select, true, update
+from sqlalchemy import LargeBinary, String, bindparam, insert, literal, select, true, update
 
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.contract import ManifestPort
@@ -34,7 +34,7 @@ from proxy.metadata.operations.archive import enqueue as enqueue_archive
 from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
-from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
+from proxy.metadata.operations.manifests import NAMED_MAX, count_new_tag, count_tag, find_image, find_tag
 from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.replication_rules import rules_text
 from proxy.metadata.operations.repositories import Parameters, named_repository
@@ -47,7 +47,7 @@ from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedMa
 
 _MEDIA_TYPE_MAX = 256  # characters of a link's column; a longer media type is not stored
 
-SETTINGS = select(
+_SETTINGS = select(
     repositories.c.repository_id,
     repositories.c.tag_mutability,
     repositories.c.mutability_exclusions,
@@ -59,7 +59,24 @@ SETTINGS = select(
     .where(replication_configurations.c.account == repositories.c.account)
     .scalar_subquery()
     .label("replication"),  # the same of replication
-).where(repositories.c.repository_id == bindparam("repository_id"))
+)
+SETTINGS = _SETTINGS.where(repositories.c.repository_id == bindparam("repository_id"))
+_SETTINGS_BY_NAME = _SETTINGS.add_columns(
+    select(images.c.image_id)
+    .where(images.c.repository_id == repositories.c.repository_id, images.c.digest == bindparam("digest"))
+    .scalar_subquery()
+    .label("image_id")
+).where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
+"""With the image that is pushed, if the repository has it."""
+_USE_BYTES = (
+    update(manifest_bytes).where(manifest_bytes.c.digest == bindparam("of")).values(images=manifest_bytes.c.images + 1)
+)
+_ADD_BYTES = insert(manifest_bytes).from_select(
+    ["digest", "content", "images"],
+    select(bindparam("of", type_=String), bindparam("bytes", type_=LargeBinary), literal(1)).where(
+        ~select(manifest_bytes.c.digest).where(manifest_bytes.c.digest == bindparam("of")).exists()
+    ),
+)
 
 Checked = TypeVar("Checked")
 
@@ -101,11 +118,15 @@ def put_manifest(
     facts: ManifestFacts,
 ) -> PushedManifest:
     """`facts` are what `examine` found in `content`."""
-    repository_id, created = need_or_make_repository(tx, account, repository, create)
-    row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
+    named = {"account": account, "name": repository, "digest": digest}
+    row = tx.connection.execute(_SETTINGS_BY_NAME, named).one_or_none()
+    created, image_id = False, None if row is None else row.image_id
+    if row is None:
+        repository_id, created = need_or_make_repository(tx, account, repository, create)
+        row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     each_once = tuple(dict.fromkeys(tags))
     causes = _Causes(row.has_rules, row.replication)
-    _put(tx, account, repository, row, content, digest, each_once, facts, causes)
+    _put(tx, account, repository, row, image_id, content, digest, each_once, facts, causes)
     tx.changed(account, repository)  # also if nothing is new: an earlier push may not be announced yet
     return PushedManifest(digest, facts.subject, each_once, created)
 
@@ -153,7 +174,7 @@ def put_image(
             f" '{name}' in registry with id '{account}'",
         )
     causes = _Causes(events.has_rules(tx, account), rules_text(tx, account))
-    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts, causes)
+    _put(tx, account, name, row, image_id, content, digest, [] if tag is None else [tag], facts, causes)
     tx.changed(account, name)
     return {
         "image": {
@@ -192,14 +213,15 @@ def _put(
     account: str,
     repository: str,
     row: FoundRow,
+    found: int | None,
     content: bytes,
     digest: str,
     tags: Sequence[str],
     facts: ManifestFacts,
     causes: _Causes,
 ) -> None:
-    """`row` is the repository's. Events report what is new: an image, or a tag that moved."""
-    found = find_image(tx, row.repository_id, digest)
+    """`row` is the repository's, `found` its image with this digest. Events report what is new: an image, or a tag
+    that moved."""
     if found is None:
         image_id = insert_image(tx, account, repository, row.repository_id, content, digest, facts)
     else:
@@ -208,9 +230,10 @@ def _put(
             restore(tx, account, repository, row.repository_id, image_id, at_once=True)
         complete(tx, account, repository, row.repository_id, image_id, facts)
         arrived = images.c.image_id == image_id, images.c.origin.is_not(None)
-        tx.connection.execute(update(images).where(*arrived).values(origin=None))
+        tx.send(update(images).where(*arrived).values(origin=None))
     again = causes.replication is not None
-    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id, again=again)]
+    is_untagged = found is None and len(tags) <= tx.registry.quotas.tags
+    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id, again=again, is_untagged=is_untagged)]
     replication.image_pushed(tx, account, repository, row.repository_id, digest, causes.replication)
     if causes.has_rules and (moved or found is None):
         events.image_pushed(
@@ -268,11 +291,8 @@ def insert_image(
         holder = f"The repository with name '{repository}' in the registry with id '{account}'"
         raise quotas.exceeded(holder, "images", most)
     usage.count_manifest(tx, account, repository, repository_id, len(content))
-    known = run(
-        update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images + 1)
-    )
-    if not known.rowcount:
-        run(insert(manifest_bytes).values(digest=digest, content=content, images=1))
+    tx.send(_USE_BYTES, {"of": digest})
+    tx.send(_ADD_BYTES, {"of": digest, "bytes": content})
     size = facts.image_size
     if children and facts.kind is ImageKind.INDEX:
         size = max(image_size for _, image_size in children)
@@ -297,15 +317,15 @@ def insert_image(
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     if blob_ids:
         made = {"image_id": image_id, "repository_id": repository_id}
-        run(insert(image_blobs), [made | {"blob_id": blob_id} for blob_id in blob_ids.values()])
+        tx.send(insert(image_blobs), [made | {"blob_id": blob_id} for blob_id in blob_ids.values()])
         for media_type, some in _by_type(facts, blob_ids):
-            run(
+            tx.send(
                 update(blob_links)
                 .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(some))
                 .values(uses=blob_links.c.uses + 1, touched_at=tx.now, media_type=media_type)
             )
     if children:
-        run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+        tx.send(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
     if archived:
         enqueue_archive(tx, account, repository, repository_id, digest)  # it is read from there meanwhile
     if imported:
@@ -390,8 +410,18 @@ def _needed_children(
     return found
 
 
-def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int, *, again: bool = False) -> bool:
-    """Point a tag to the image; False if it points there already, which `again` counts as a newer push."""
+def move_tag(
+    tx: Transaction,
+    repository: str,
+    row: FoundRow,
+    tag: str,
+    image_id: int,
+    *,
+    again: bool = False,
+    is_untagged: bool = False,
+) -> bool:
+    """Point a tag to the image; False if it points there already, which `again` counts as a newer push. `is_untagged`:
+    the image is new, and may have all tags of this push."""
     mine = tags.c.repository_id == row.repository_id, tags.c.name == tag
     held = tx.connection.execute(select(tags.c.image_id, tags.c.origin).where(*mine)).one_or_none()
     before = None if held is None else held.image_id
@@ -400,17 +430,17 @@ def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id
     here = {"pushed_at": tx.now, "origin": None, "version": None}
     if held is not None and before == image_id:
         if again or held.origin is not None:
-            tx.connection.execute(update(tags).where(*mine).values(**here))
+            tx.send(update(tags).where(*mine).values(**here))
         return False
     most = tx.registry.quotas.tags
-    if not count_tag(tx, image_id, 1, most):
+    if is_untagged:
+        count_tag(tx, image_id, 1)
+    elif not count_new_tag(tx, image_id, most):
         holder = f"The image that the tag '{tag}' is for in the repository with name '{repository}'"
         raise quotas.exceeded(holder, "tags", most)
     if before is None:
-        tx.connection.execute(
-            insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
-        )
+        tx.send(insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now))
         return True
-    tx.connection.execute(update(tags).where(*mine).values(image_id=image_id, **here))
+    tx.send(update(tags).where(*mine).values(image_id=image_id, **here))
     count_tag(tx, before, -1)
     return True

@@ -117,7 +117,7 @@ def segments_of(tx: Transaction, object_key: str) -> tuple[Segment, ...]:
 
 def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -> None:
     if some:
-        tx.connection.execute(
+        tx.send(
             _INSERT,
             [
                 {

@@ -103,7 +103,7 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
     if row.opened_by == PULL_THROUGH:
         absent.adopt_blob(tx, repository_id, digest, blob_id)
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
-    tx.connection.execute(_COMMIT, closed)
+    tx.send(_COMMIT, closed)
     outdate_healed(tx, row.object_key, discard)
     return discard
 

@@ -175,15 +175,16 @@ def _add(
     tx: Transaction, adding: Update, where: dict[str, object], more: int, quota: int, repository: str, account: str
 ) -> None:
     """`quota` 0: none. The statement that changes the counter also compares it."""
-    done = tx.connection.execute(adding, where | {"more": more, "most": quota - more if quota else _UNLIMITED})
-    if quota and not done.rowcount:
+    if not quota:
+        return tx.send(adding, where | {"more": more, "most": _UNLIMITED})
+    if not tx.connection.execute(adding, where | {"more": more, "most": quota - more}).rowcount:
         named = f"repository with name '{repository}' in the registry" if repository else "registry"
         raise bytes_exceeded(f"The {named} with id '{account}'", quota)
 
 
 def _take_off(tx: Transaction, adding: Update, where: dict[str, object], less: int) -> None:
     if less:
-        tx.connection.execute(adding, where | {"more": -less, "most": _UNLIMITED})
+        tx.send(adding, where | {"more": -less, "most": _UNLIMITED})
 
 
 def _summed(removed: Iterable[tuple[Holder, int]]) -> Iterable[tuple[Holder, int]]:

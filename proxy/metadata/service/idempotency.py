@@ -35,6 +35,7 @@ _OLD = (
     .order_by(answers.c.made_at)
     .limit(_FORGET)
 )
+_REMOVE_OLD = delete(answers).where(answers.c.request_id.in_(_OLD))
 
 
 def request_id(text: str | None) -> str | None:
@@ -58,8 +59,6 @@ def run_once(tx: Transaction, request: str, operation: str, wanted: Any, run: Ca
     content = zlib.compress(protocol.compact(stored).encode(), 1)
     if len(content) > ANSWER_MAX:
         raise Failure(Code.LIMIT_EXCEEDED, "the answer to this request would be too large", hint="ask for less at once")
-    tx.connection.execute(_KEEP, {"request_id": request, "made_at": tx.now, "answer": content})
-    old = tx.connection.execute(_OLD, {"before": tx.now - KEEP_SECONDS}).scalars().all()
-    if old:
-        tx.connection.execute(delete(answers).where(answers.c.request_id.in_(old)))
+    tx.send(_KEEP, {"request_id": request, "made_at": tx.now, "answer": content})
+    tx.send(_REMOVE_OLD, {"before": tx.now - KEEP_SECONDS})
     return answer
