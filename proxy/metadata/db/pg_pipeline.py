@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 from proxy.metadata.db.transaction import UNREAD
 
 
-class Session(psycopg.Connection[Any]):
+class PipelineConnection(psycopg.Connection[Any]):
     """A session that sends in a pipeline once `begin_pipeline` was called."""
 
     sending: psycopg.Pipeline | None = None
@@ -29,7 +29,7 @@ class Session(psycopg.Connection[Any]):
 
 
 def listen(engine: Engine) -> None:
-    """Send the statements of `engine`, whose sessions are `Session`s, in their pipelines."""
+    """Send the statements of `engine`, whose sessions are `PipelineConnection`s, in their pipelines."""
     event.listen(engine, "do_execute", _execute)
     event.listen(engine, "do_executemany", _execute_many)
 
@@ -44,7 +44,7 @@ def _execute_many(cursor: psycopg.Cursor[Any], statement: Any, parameters: Any, 
 
 def _run(cursor: psycopg.Cursor[Any], run: Any, statement: Any, parameters: Any, context: Any) -> bool:
     """As SQLAlchemy's `do_execute` event wants it: whether the statement was run here."""
-    pipeline = cursor.connection.sending  # type: ignore[attr-defined]  # a `Session`
+    pipeline = cursor.connection.sending  # type: ignore[attr-defined]  # a `PipelineConnection`
     if pipeline is None:
         return False
     try:

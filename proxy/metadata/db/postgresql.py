@@ -205,8 +205,8 @@ class PostgresqlDatabase:
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> pg_pipeline.Session:
-        return pg_pipeline.Session.connect(**self._parameters)
+    def _connect(self) -> pg_pipeline.PipelineConnection:
+        return pg_pipeline.PipelineConnection.connect(**self._parameters)
 
     def _open(self, deadline: float, **options: Any) -> Connection:
         """Open a session. After the deadline a recent failed attempt of another call counts as this one's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import LargeBinary, String, bindparam, case, delete, insert, literal, select, update
 
 from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.mirror_tables import mirrored_tags
@@ -43,6 +43,15 @@ _COUNT_TAG = (
     )
 )
 _UNLIMITED = 2**31 - 1
+_USE_BYTES = (
+    update(manifest_bytes).where(manifest_bytes.c.digest == bindparam("of")).values(images=manifest_bytes.c.images + 1)
+)
+_ADD_BYTES = insert(manifest_bytes).from_select(
+    ["digest", "content", "images"],
+    select(bindparam("of", type_=String), bindparam("bytes", type_=LargeBinary), literal(1)).where(
+        ~select(manifest_bytes.c.digest).where(manifest_bytes.c.digest == bindparam("of")).exists()
+    ),
+)
 
 
 @operation(ManifestPort, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
@@ -160,6 +169,12 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     )
     run(update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images - 1))
     run(delete(manifest_bytes).where(manifest_bytes.c.digest == digest, manifest_bytes.c.images <= 0))
+
+
+def use_manifest_bytes(tx: Transaction, digest: str, content: bytes) -> None:
+    """Count one more image of a manifest, whose bytes all accounts share; they are stored with the first."""
+    tx.send(_USE_BYTES, {"of": digest})
+    tx.send(_ADD_BYTES, {"of": digest, "bytes": content})
 
 
 def image_not_found(reference: str, repository: str, account: str) -> Failure:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import LargeBinary, String, bindparam, insert, literal, select, true, update
+from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.contract import ManifestPort
@@ -20,11 +20,9 @@ from proxy.metadata.db.event_tables import event_rules
 from proxy.metadata.db.replication_tables import replication_configurations
 from proxy.metadata.db.schema import (
     blob_links,
-    blobs,
     image_blobs,
     image_children,
     images,
-    manifest_bytes,
     repositories,
     tags,
 )
@@ -32,10 +30,16 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import absent, events, mutability, replication, usage
 from proxy.metadata.operations.archive import enqueue as enqueue_archive
 from proxy.metadata.operations.archive import is_archived, restore
-from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
-from proxy.metadata.operations.manifests import NAMED_MAX, count_new_tag, count_tag, find_image, find_tag
+from proxy.metadata.operations.manifests import (
+    count_new_tag,
+    count_tag,
+    find_image,
+    find_tag,
+    use_manifest_bytes,
+)
 from proxy.metadata.operations.operation import ecr_operation, operation
+from proxy.metadata.operations.referenced_content import referenced_blobs, referenced_children
 from proxy.metadata.operations.replication_rules import rules_text
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model import quotas
@@ -68,15 +72,6 @@ _SETTINGS_BY_NAME = _SETTINGS.add_columns(
     .label("image_id")
 ).where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
 """With the image that is pushed, if the repository has it."""
-_USE_BYTES = (
-    update(manifest_bytes).where(manifest_bytes.c.digest == bindparam("of")).values(images=manifest_bytes.c.images + 1)
-)
-_ADD_BYTES = insert(manifest_bytes).from_select(
-    ["digest", "content", "images"],
-    select(bindparam("of", type_=String), bindparam("bytes", type_=LargeBinary), literal(1)).where(
-        ~select(manifest_bytes.c.digest).where(manifest_bytes.c.digest == bindparam("of")).exists()
-    ),
-)
 
 Checked = TypeVar("Checked")
 
@@ -254,11 +249,11 @@ def complete(
     """A push of an image that was imported from an upstream must bring its absent content."""
     absent_blobs, absent_children = absent.of_image(tx, image_id)
     if absent_blobs:
-        blob_ids, _ = _needed_blobs(tx, account, repository, repository_id, facts)
+        blob_ids, _ = referenced_blobs(tx, account, repository, repository_id, facts)
         for digest in absent_blobs:
             absent.adopt_blob(tx, repository_id, digest, blob_ids[digest])
     if absent_children:
-        children = _needed_children(tx, account, repository, repository_id, facts)
+        children = referenced_children(tx, account, repository, repository_id, facts)
         for digest in absent_children:
             absent.adopt_manifest(tx, repository_id, digest, children[digest][0])
 
@@ -277,8 +272,8 @@ def insert_image(
 ) -> int:
     """A new image's row id. `imported`: its content may be absent. `origin`: where it was replicated from."""
     origin = PULL_THROUGH if imported else origin
-    blob_ids, archived = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
-    children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
+    blob_ids, archived = referenced_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
+    children_here = referenced_children(tx, account, repository, repository_id, facts, may_lack=imported)
     children = list(children_here.values())
     run = tx.connection.execute
     most = tx.registry.quotas.images
@@ -291,8 +286,7 @@ def insert_image(
         holder = f"The repository with name '{repository}' in the registry with id '{account}'"
         raise quotas.exceeded(holder, "images", most)
     usage.count_manifest(tx, account, repository, repository_id, len(content))
-    tx.send(_USE_BYTES, {"of": digest})
-    tx.send(_ADD_BYTES, {"of": digest, "bytes": content})
+    use_manifest_bytes(tx, digest, content)
     size = facts.image_size
     if children and facts.kind is ImageKind.INDEX:
         size = max(image_size for _, image_size in children)
@@ -343,71 +337,6 @@ def _by_type(facts: ManifestFacts, blob_ids: Mapping[str, int]) -> Iterator[tupl
     for kind, of_kind in found.items():
         for start in range(0, len(of_kind), 500):
             yield kind, of_kind[start : start + 500]
-
-
-def _needed_blobs(
-    tx: Transaction,
-    account: str,
-    repository: str,
-    repository_id: int,
-    facts: ManifestFacts,
-    *,
-    may_lack: bool = False,
-) -> tuple[dict[str, int], bool]:
-    """Row ids by digest of those that are here, and whether any of them lies in the archive."""
-    wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
-    found: dict[str, int] = {}
-    archived = False
-    for start in range(0, len(wanted), 500):
-        rows = tx.connection.execute(
-            select(blobs.c.digest, blobs.c.blob_id, blobs.c.archived)
-            .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
-            .where(
-                blobs.c.account == account,
-                blobs.c.digest.in_(wanted[start : start + 500]),
-                blobs.c.quarantined_for.is_(None),
-                blob_links.c.repository_id == repository_id,
-            )
-        )
-        for row in rows:
-            found[row.digest] = row.blob_id
-            archived = archived or bool(row.archived)
-    missing = [digest for digest in wanted if digest not in found]
-    if missing and not may_lack:
-        raise layers_not_found(missing[:NAMED_MAX], repository, account)
-    return found, archived
-
-
-def _needed_children(
-    tx: Transaction,
-    account: str,
-    repository: str,
-    repository_id: int,
-    facts: ManifestFacts,
-    *,
-    may_lack: bool = False,
-) -> dict[str, tuple[int, int]]:
-    """(image id, image size) by digest of each manifest that an index lists and the repository has."""
-    wanted = list(dict.fromkeys(facts.children))
-    found: dict[str, tuple[int, int]] = {}
-    for start in range(0, len(wanted), 500):
-        rows = tx.connection.execute(
-            select(images.c.digest, images.c.image_id, images.c.image_size).where(
-                images.c.repository_id == repository_id,
-                images.c.digest.in_(wanted[start : start + 500]),
-                images.c.status == "ACTIVE",  # an archived one is pushed again, which restores it
-            )
-        )
-        found.update((row.digest, (row.image_id, row.image_size)) for row in rows)
-    missing = [digest for digest in wanted if digest not in found]
-    if missing and not may_lack:
-        raise Failure(
-            Code.REFERENCED_IMAGES_NOT_FOUND,
-            f"Images with digests '[{', '.join(missing[:NAMED_MAX])}]' required for pushing image into repository"
-            f" with name '{repository}' in the registry with id '{account}' do not exist",
-            digests=missing[:NAMED_MAX],
-        )
-    return found
 
 
 def move_tag(
