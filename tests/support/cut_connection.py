@@ -86,7 +86,7 @@ class CutLine:
                 if moment == "after":
                     self._deaf = client
                     server.sendall(data)
-                    return
+                    continue  # it answers when what follows COMMIT in the pipeline has come
                 break
         _end(client)
         _end(server)
