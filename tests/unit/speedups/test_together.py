@@ -126,7 +126,9 @@ def test_those_for_whom_nobody_comes_wait_less_and_less() -> None:
 
 
 def test_cores_are_short_while_a_thread_that_hashes_is_driven_off_its_own() -> None:
-    """By a process that wants the same one; and no longer once nobody hashes."""
+    """By a process that wants the same one; and no longer once nobody hashes. Also on a CPU that gains too little by
+    two at once to do it by itself."""
+    native.set_waiting(True, 0.0)
     core, hasher, piece = min(os.sched_getaffinity(0)), long_one(), bytes(2**20)
     allowed = os.sched_getaffinity(0)
     spinning = subprocess.Popen(
