@@ -23,16 +23,22 @@ T = TypeVar("T")
 
 
 class EncryptedFile:
-    """`frames` counts the frames, each of `size` bytes. The file is in `folder`; failures say that `what` could not be
-    set aside."""
+    """Frames of `size` bytes each. The file is in `folder`; failures say that `what` could not be set aside. A write
+    that is tried again after a failure takes another nonce."""
 
     def __init__(self, folder: Path, size: int, what: str) -> None:
-        self.frames = 0
+        self._nonces: list[int] = []  # of each frame
+        self._tried = 0
         self._folder = folder
         self._stored = size + 16  # with GCM's tag
         self._what = what
         self._cipher: AESGCM | None = None
         self._file = -1
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self._nonces)
 
     async def append(self, frame: bytes) -> None:
         """StoreFull, StoreUnavailable: from this machine's disk."""
@@ -53,17 +59,19 @@ class EncryptedFile:
             self._cipher = AESGCM(AESGCM.generate_key(256))
             self._file, name = tempfile.mkstemp(dir=self._folder)
             os.unlink(name)
-        sealed = self._cipher.encrypt(_nonce(self.frames), frame, None)
+        self._tried += 1
+        sealed = self._cipher.encrypt(_nonce(self._tried), frame, None)
         if os.pwrite(self._file, sealed, self.frames * self._stored) < self._stored:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.frames += 1
+        self._nonces.append(self._tried)
 
     def _read(self, first: int, count: int) -> bytes:
         if self._cipher is None or self._file < 0:
             raise OSError(errno.EBADF, "the file is closed")
         sealed = memoryview(os.pread(self._file, count * self._stored, first * self._stored))
         found = [sealed[at * self._stored : (at + 1) * self._stored] for at in range(count)]
-        return b"".join(self._cipher.decrypt(_nonce(first + at), frame, None) for at, frame in enumerate(found))
+        nonces = map(_nonce, self._nonces[first : first + count])
+        return b"".join(self._cipher.decrypt(nonce, frame, None) for nonce, frame in zip(nonces, found, strict=True))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread, to its end even if cancelled: it uses the file."""
