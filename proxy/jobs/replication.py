@@ -32,7 +32,7 @@ from proxy.model.replication import (
 )
 
 LONGEST_PAUSE = 300.0
-REFERENCED_SECONDS = 5.0  # an image whose index has to be deleted first
+REFERENCED_SECONDS = 5.0  # an image whose index has to be deleted first, or whose tag moves with another job
 SENDING_SECONDS = 1.0  # a tag's deletion waits for images of its repository that are being sent
 SENDING_MOST = 600.0  # since the deletion, so that a busy repository does not delay it for ever
 REFERENCED_ATTEMPTS = 10  # after which the image stays: its index was pushed again there
@@ -190,10 +190,10 @@ class Replicating:
 
 
 class _Referenced(Exception):
-    """An index at the destination lists the image; the index's own deletion may follow."""
+    """An index or a tag at the destination refers to the image; what removes or moves it may follow."""
 
     def __str__(self) -> str:
-        return "an image index lists the image at the destination"
+        return "an image index lists the image at the destination, or a tag has not moved from it yet"
 
 
 @contextlib.contextmanager

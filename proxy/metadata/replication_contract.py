@@ -68,7 +68,7 @@ class ReplicationPort(Protocol):
     async def remove_replica(
         self, account: str, repository: str, *, digest: str, origin: str, tags: Sequence[RemovedTag]
     ) -> bool:
-        """False: an index lists the image, which cannot go yet."""
+        """False: an index lists the image, or a tag has not moved from it yet, and it cannot go yet."""
 
     async def link_replica(
         self,

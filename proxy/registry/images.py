@@ -125,7 +125,7 @@ class Images:
         """Remove tags and an image (`digest`, empty: none) that were deleted elsewhere and not pushed again here.
         ImageReferencedByManifestList."""
         if not await self._metadata.remove_replica(account, repository, digest=digest, origin=origin, tags=tags):
-            raise Failure(Code.IMAGE_REFERENCED, f"an image index of '{repository}' lists the image {digest}")
+            raise Failure(Code.IMAGE_REFERENCED, f"an index or a tag of '{repository}' refers to {digest} still")
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:
         await self._metadata.delete_tag(account, repository, tag)

@@ -401,6 +401,18 @@ async def test_a_deletion_of_what_came_from_here_comes_back_but_not_over_a_push_
     assert await tagged(world, "v1") is None
 
 
+async def test_an_image_waits_for_a_tag_that_has_moved_there_and_not_yet_here(world: World) -> None:
+    """The deletion of the image overtakes the push of the one that has its tag now, or the removal of the tag."""
+    await world.call("CreateRepository", repositoryName=REPOSITORY)
+    old, new = await manifest_with_layers(world, "one"), await manifest_with_layers(world, "two")
+    await arrive(world, old, ("v1", 5.0))
+    assert not await remove(world, digest(old))
+    await arrive(world, new, ("v1", 6.0))
+    assert await remove(world, digest(old))
+    assert await tagged(world, digest(old)) is None
+    assert await tagged(world, "v1") == digest(new)
+
+
 async def test_an_image_that_an_index_lists_waits_for_the_index(world: World) -> None:
     await world.call("CreateRepository", repositoryName=REPOSITORY)
     child = await manifest_with_layers(world, "one")

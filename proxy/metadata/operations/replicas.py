@@ -84,7 +84,8 @@ def remove_replica(
     tx: Transaction, account: str, repository: str, digest: str, origin: str, tags: Sequence[RemovedTag]
 ) -> bool:
     """Remove tags, and with a digest its image, unless it has other tags, or was pushed to `origin` no more than here.
-    False: an index lists the image, and has to go first. Nothing where they are gone."""
+    False: an index lists the image, and has to go first; or a tag of `origin` that the deletion does not name points to
+    it, which has moved or gone there, and does here with another job. Nothing where they are gone."""
     repository_id = find_repository(tx, account, repository)
     if repository_id is None:
         return True
@@ -105,8 +106,10 @@ def remove_replica(
             images.c.repository_id == repository_id, images.c.digest == digest
         )
     ).one_or_none()
-    if image is None or image.tags or (image.origin or here) != origin:
+    if image is None or (image.origin or here) != origin:
         return True
+    if image.tags:
+        return {tag.name for tag in tags}.issuperset(_tags_from(tx, image.image_id, origin))
     try:
         remove_image(tx, repository_id, image.image_id, digest)
     except Failure as failure:
@@ -188,6 +191,11 @@ def _place(
     mine = tags.c.repository_id == row.repository_id, tags.c.name == tag.name
     tx.connection.execute(update(tags).where(*mine).values(origin=origin, version=tag.version))
     return moved
+
+
+def _tags_from(tx: Transaction, image_id: int, origin: str) -> Sequence[str]:
+    mine = tags.c.image_id == image_id, tags.c.origin == origin
+    return tx.connection.execute(select(tags.c.name).where(*mine)).scalars().all()
 
 
 def _tag(tx: Transaction, repository_id: int, name: str) -> FoundRow | None:
