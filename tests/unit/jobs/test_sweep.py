@@ -307,7 +307,7 @@ async def test_the_tasks_do_it_all(house: House) -> None:
     kept = await house.push(b"kept")
     house.age(orphan, 2 * DAY)
     tasks = sweep_tasks(house.metadata, house.store, every=600, upload_idle=DAY, grace=DAY, now=house.clock)
-    assert len({task.name for task in tasks}) == 6
+    assert len({task.name for task in tasks}) == 7
     for task in tasks:
         await task.run()
     assert await house.objects() == [kept.sealed.object_key]
