@@ -114,12 +114,12 @@ class Replicating:
         destination = ReplicationDestination(subject["region"], subject["registry"])
         source = ReplicationSource(job.account, subject["repository"], f"{self._region}/{job.account}", destination)
         removed = [RemovedTag(*tag) for tag in subject.get("tags", ())]
-        if subject["digest"] and await self._send(source, subject["digest"]):
+        if subject["digest"] and await self._send(job, source, subject["digest"]):
             return
         if subject["removed"]:
             await self._remove(job, source, subject["digest"], subject.get("origin", source.origin), removed)
 
-    async def _send(self, source: ReplicationSource, digest: str) -> bool:
+    async def _send(self, job: Job, source: ReplicationSource, digest: str) -> bool:
         """Send the image. False if it no longer exists."""
         plan = await self._rows.replication_plan(
             source.account, source.repository, digest, destination=source.destination
@@ -136,13 +136,19 @@ class Replicating:
                     await target.put(source, manifest)
                 done.append(manifest.digest)
         except Refused as refused:
-            await self._end(source, digest, done, refused.code, 0.0)
+            await self._end(job, source, digest, done, refused.code, 0.0)
             raise GivenUp(str(refused)) from None
-        await self._end(source, digest, done, None, plan.planned_at)
+        await self._end(job, source, digest, done, None, plan.planned_at)
         return True
 
     async def _end(
-        self, source: ReplicationSource, digest: str, done: Sequence[str], code: FailureCode | None, synced_at: float
+        self,
+        job: Job,
+        source: ReplicationSource,
+        digest: str,
+        done: Sequence[str],
+        code: FailureCode | None,
+        synced_at: float,
     ) -> None:
         ended = ReplicationStatus.COMPLETE if code is None else ReplicationStatus.FAILED
         others = [each for each in done if each != digest]
@@ -159,6 +165,7 @@ class Replicating:
                     status=status,
                     failure_code=why,
                     synced_at=synced_at if digests[-1] == digest else 0.0,
+                    revision=job.revision if digests[-1] == digest else 0,
                 )
         observe.metrics.replications.labels(source.destination.region, "done" if code is None else "refused").inc()
 

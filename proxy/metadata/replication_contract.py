@@ -36,8 +36,10 @@ class ReplicationPort(Protocol):
         status: ReplicationStatus,
         failure_code: str | None,
         synced_at: float,
+        revision: int = 0,
     ) -> None:
-        """Record the outcome; the last digest is the replicated image."""
+        """Record the outcome; the last digest is the replicated image. With the `revision` of its job, it stays as it
+        is if it was pushed again meanwhile: the job then runs once more."""
 
     async def replication_sending(self, account: str, repository: str, *, destination: ReplicationDestination) -> bool:
         """Whether an image of the repository is being sent there now, with tags that it had when that began."""

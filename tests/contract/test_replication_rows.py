@@ -72,7 +72,9 @@ async def plan(world: World, name: str, destination: ReplicationDestination = FA
     return found
 
 
-async def end(world: World, name: str, synced_at: float, status: str = "COMPLETE", code: str | None = None) -> None:
+async def end(
+    world: World, name: str, synced_at: float, status: str = "COMPLETE", code: str | None = None, revision: int = 0
+) -> None:
     await world.metadata.end_replication(
         ACCOUNT,
         REPOSITORY,
@@ -81,6 +83,7 @@ async def end(world: World, name: str, synced_at: float, status: str = "COMPLETE
         status=ReplicationStatus(status),
         failure_code=code,
         synced_at=synced_at,
+        revision=revision,
     )
 
 
@@ -150,6 +153,19 @@ async def test_destinations_count_once_however_many_rules_name_them(world: World
 
 
 # ---- what pushes and deletions cause ------------------------------------------------------------------------------
+
+
+async def test_an_image_that_is_pushed_again_while_it_is_sent_is_not_complete(world: World) -> None:
+    """Else a client that waits for COMPLETE misses the tags that the job sends when it runs once more."""
+    await configure(world, TO_FAR)
+    pushed = await world.image("one", ["v1"])
+    [job] = await queued(world)
+    await world.put((await world.metadata.manifest(ACCOUNT, REPOSITORY, "v1")).content, ["v2"])
+    await end(world, pushed.digest, 0.0, revision=job.revision)
+    assert [each["status"] for each in await statuses(world, imageTag="v2")] == ["IN_PROGRESS"]
+    [job] = await queued(world)
+    await end(world, pushed.digest, 0.0, revision=job.revision)
+    assert [each["status"] for each in await statuses(world, imageTag="v2")] == ["COMPLETE"]
 
 
 async def test_a_push_is_in_progress_at_each_destination_of_the_rules_that_cover_it(world: World) -> None:

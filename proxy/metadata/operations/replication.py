@@ -199,12 +199,14 @@ def end_replication(
     status: ReplicationStatus,
     failure_code: str | None,
     synced_at: float,
+    revision: int = 0,
 ) -> None:
     """The last of `digests` is the image whose job it was: `synced_at` is when its plan was made, 0 where none was."""
     repository_id = find_repository(tx, account, repository)
     if repository_id is None:
         return
-    for digest in digests:
+    over = digests[:-1] if _is_queued_again(tx, account, repository, digests[-1], destination, revision) else digests
+    for digest in over:
         tx.connection.execute(_SET, _status(repository_id, digest, destination, status, failure_code))
     here = ReplicationDestination(tx.registry.region, account)
     if status is ReplicationStatus.FAILED and destination.region == here.region:
@@ -259,6 +261,15 @@ def emit(
 
 
 # ---- private -----------------------------------------------------------------------------------------------------
+
+
+def _is_queued_again(
+    tx: Transaction, account: str, repository: str, digest: str, destination: ReplicationDestination, revision: int
+) -> bool:
+    """Whether the image's job was enqueued since it had this revision; 0: does not matter."""
+    mine = job_table.c.kind == KIND, job_table.c.key == key_of(account, destination, repository, digest)
+    found = tx.connection.execute(select(job_table.c.revision).where(*mine)).scalar() if revision else None
+    return found is not None and found != revision
 
 
 def _enqueue(
