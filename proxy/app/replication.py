@@ -31,7 +31,7 @@ async def open_replicating(config: Config, context: WorkerContext) -> AsyncItera
     targets: dict[str, ReplicationTarget] = {region: here}
     async with contextlib.AsyncExitStack() as held:
         for entry in config.peers.entries:
-            client = PeerClient(peer_of(entry), clock=time.monotonic, wall=time.time)
+            client = PeerClient(peer_of(entry), clock=time.monotonic)
             held.push_async_callback(client.close)
             targets[entry.region] = PeerTarget(
                 context.metadata, blobs, client, account_there=entry.account_there, region=region

@@ -1,7 +1,8 @@
 """Logs in at another Wharfage, or ECR, with an access key: a password by a signed GetAuthorizationToken.
 
 The secret key is never sent, only a signature of it; the password is sent to the registry's own origin. It is cached
-for half of the twelve hours that it is valid, or until the registry refuses it; concurrent requests share one fetch.
+for `CACHED_SECONDS` of the twelve hours that it is valid, or until the registry refuses it; concurrent requests share
+one fetch.
 Nothing here is ever logged or reported. Used by `client` and `peer`.
 Source: botocore's `ecr` model, GetAuthorizationToken.
 """
@@ -19,7 +20,7 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
 BODY = b"{}"
-KEPT_SECONDS = 6 * 3600.0
+CACHED_SECONDS = 6 * 3600.0
 _DENIED = ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "IncompleteSignature", "InvalidClientTokenId")
 _TOKEN = re.compile(r"[A-Za-z0-9+/=]{1,16384}", re.ASCII)
 
@@ -36,7 +37,7 @@ class AccessKeyAuthorizer:
     def __init__(
         self, access_key_id: str, secret_access_key: str, region: str, send: Send, clock: Callable[[], float]
     ) -> None:
-        self._sign = lambda url: signed_headers(access_key_id, secret_access_key, region, url)
+        self._sign = lambda url: _signed_headers(access_key_id, secret_access_key, region, url)
         self._send = send
         self._clock = clock
         self._header = ""
@@ -50,8 +51,8 @@ class AccessKeyAuthorizer:
         """The value of Authorization, whatever the scopes. `UpstreamFailed` if no password is issued."""
         async with self._fetching:
             if not self._header or self._until <= self._clock():
-                token, _ = issued_token(*await self._send(self._sign))
-                self._header, self._until = f"Basic {token}", self._clock() + KEPT_SECONDS
+                token = _issued_token(*await self._send(self._sign))
+                self._header, self._until = f"Basic {token}", self._clock() + CACHED_SECONDS
             return self._header
 
     async def learn(self, challenges: Sequence[str], sent: str, scopes: Scopes) -> bool:
@@ -61,7 +62,7 @@ class AccessKeyAuthorizer:
         return True
 
 
-def signed_headers(access_key_id: str, secret_access_key: str, region: str, url: str) -> dict[str, str]:
+def _signed_headers(access_key_id: str, secret_access_key: str, region: str, url: str) -> dict[str, str]:
     """The headers of GetAuthorizationToken. To be run in a thread, because the first call loads botocore."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
@@ -73,8 +74,8 @@ def signed_headers(access_key_id: str, secret_access_key: str, region: str, url:
     return dict(request.headers.items())
 
 
-def issued_token(status: int, content: bytes) -> tuple[str, float]:
-    """Base64 of USER:PASSWORD, and the epoch second at which it expires. `UpstreamFailed`."""
+def _issued_token(status: int, content: bytes) -> str:
+    """Base64 of USER:PASSWORD. `UpstreamFailed`."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
@@ -90,12 +91,12 @@ def issued_token(status: int, content: bytes) -> tuple[str, float]:
         )
     try:
         [issued] = document["authorizationData"]
-        token, expires = str(issued["authorizationToken"]), float(issued["expiresAt"])
+        token = str(issued["authorizationToken"])
     except (LookupError, TypeError, ValueError):
-        token, expires = "", 0.0
+        token = ""
     if not _TOKEN.fullmatch(token):
         raise UpstreamFailed(UpstreamReason.WRONG, "bad-token", "the answer holds no password")
-    return token, expires
+    return token
 
 
 def _printable(kind: str) -> str:

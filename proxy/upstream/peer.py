@@ -1,10 +1,9 @@
 """The client of another installation: gets a password with the access key in `[[peers]]`, and sends OCI requests.
 
-Promises: the password is fetched by a signed GetAuthorizationToken, and cached until four fifths of its lifetime are
-over or the peer refuses it; redirects are not followed, and an upload's Location must be the peer's own; this process
-sends at most `connections` requests at once, and `bytes_per_second` of bodies; a request without progress for
-`STALL_SECONDS` ends. Failures of the connection are an `UpstreamFailed`; the caller judges the peer's responses.
-Called by `jobs.replication_peer`. Must not know images.
+Promises: the password is one of `access_key.AccessKeyAuthorizer`; redirects are not followed, and an upload's Location
+must be the peer's own; this process sends at most `connections` requests at once, and `bytes_per_second` of bodies; a
+request without progress for `STALL_SECONDS` ends. Failures of the connection are an `UpstreamFailed`; the caller judges
+the peer's responses. Called by `jobs.replication_peer`. Must not know images.
 Source: OCI Distribution 1.1.1 "Pushing blobs".
 """
 
@@ -21,7 +20,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from proxy.upstream.access_key import BODY, issued_token, signed_headers
+from proxy.upstream.access_key import BODY, AccessKeyAuthorizer
 from proxy.upstream.address import Reach
 from proxy.upstream.client import translated
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
@@ -53,23 +52,16 @@ class PeerAnswer:
     url: URL
 
 
-@dataclass(slots=True)
-class _Password:
-    header: str
-    until: float
-
-
 class PeerClient:
-    """`clock` counts seconds, `wall` those since 1970."""
+    """`clock` counts seconds."""
 
-    def __init__(self, peer: ReplicationPeer, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+    def __init__(self, peer: ReplicationPeer, *, clock: Callable[[], float]) -> None:
         self.peer = peer
         self._reach = Reach(peer.base)
         self._pace = _Pace(peer.bytes_per_second, clock)
         self._free = asyncio.Semaphore(peer.connections)
-        self._wall = wall
-        self._password: _Password | None = None
-        self._fetching = asyncio.Lock()
+        key = peer.access_key_id, peer.secret_access_key
+        self._credentials = AccessKeyAuthorizer(*key, peer.region, self._fetch_password, clock)
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -88,7 +80,6 @@ class PeerClient:
         the peer issues no password."""
         answer = await self._authorized(method, to, headers, body)
         if answer.status == 401:
-            self._password = None
             answer = await self._authorized(method, to, headers, body)
         return answer
 
@@ -98,19 +89,21 @@ class PeerClient:
         source = _Source(pieces, self._pace)
         more = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
         try:
-            answer = await self._authorized("PATCH", to, {**headers, **more}, source)
+            return await self._authorized("PATCH", to, {**headers, **more}, source)
         except UpstreamFailed:
             if source.failure is not None:
                 raise source.failure from None
             raise
-        if answer.status == 401:
-            self._password = None  # for the next attempt
-        return answer
 
     async def _authorized(
         self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes | _Source
     ) -> PeerAnswer:
-        return await self._request(method, to, {**headers, "Authorization": await self._authorization()}, body)
+        """A 401 drops the password: the next request gets another one."""
+        sent = await self._credentials.header(())
+        answer = await self._request(method, to, {**headers, "Authorization": sent}, body)
+        if answer.status == 401:
+            await self._credentials.learn((), sent, ())
+        return answer
 
     async def _request(
         self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes | _Source
@@ -147,20 +140,11 @@ class PeerClient:
             )
         return self._session
 
-    async def _authorization(self) -> str:
-        async with self._fetching:
-            if self._password is None or self._password.until <= self._wall():
-                self._password = await self._fetched()
-            return self._password.header
-
-    async def _fetched(self) -> _Password:
-        began = self._wall()
+    async def _fetch_password(self, sign: Callable[[str], Mapping[str, str]]) -> tuple[int, bytes]:
+        """The response to GetAuthorizationToken, for `AccessKeyAuthorizer`."""
         url = self.peer.base.join(URL("/"))
-        key = self.peer.access_key_id, self.peer.secret_access_key
-        headers = await asyncio.to_thread(signed_headers, *key, self.peer.region, str(url))
-        status, _, content = await self._exchange("POST", url, headers, BODY)
-        token, expires = issued_token(status, content)
-        return _Password(f"Basic {token}", began + 0.8 * max(expires - began, 0.0))
+        status, _, content = await self._exchange("POST", url, await asyncio.to_thread(sign, str(url)), BODY)
+        return status, content
 
 
 class _Pace:

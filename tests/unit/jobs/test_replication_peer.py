@@ -94,7 +94,7 @@ async def line(registry: WholeRegistry) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def peer(registry: WholeRegistry, line: FaultProxy) -> AsyncIterator[PeerClient]:
     key = await registry.give_key(ACCOUNT, "sender")
-    client = PeerClient(ReplicationPeer(REGION, URL(line.url), *key), clock=time.monotonic, wall=time.time)
+    client = PeerClient(ReplicationPeer(REGION, URL(line.url), *key), clock=time.monotonic)
     yield client
     await client.close()
 
@@ -177,13 +177,13 @@ async def test_a_layer_that_is_corrupt_here_fails_as_that(peer: PeerClient) -> N
 async def test_a_password_that_no_longer_counts_is_fetched_anew(registry: WholeRegistry, peer: PeerClient) -> None:
     found = target(peer, LendingBlobs(b"{}", LAYER))
     await found.put(SOURCE, SENT)
-    assert peer._password is not None
-    peer._password.header = "Basic QVdTOm5vbmU="
+    assert peer._credentials._header
+    peer._credentials._header = "Basic QVdTOm5vbmU="
     await send(found, tagged(SENT, "v1"))
 
 
 async def test_a_key_that_does_not_count_is_a_denial(registry: WholeRegistry, line: FaultProxy) -> None:
-    client = PeerClient(ReplicationPeer(REGION, URL(line.url), "AKIANOBODY", "x"), clock=time.monotonic, wall=time.time)
+    client = PeerClient(ReplicationPeer(REGION, URL(line.url), "AKIANOBODY", "x"), clock=time.monotonic)
     with pytest.raises(Refused) as refused:
         await target(client, LendingBlobs(b"{}", LAYER)).put(SOURCE, SENT)
     await client.close()
@@ -278,7 +278,7 @@ async def test_requests_are_at_most_as_many_as_the_connections() -> None:
     app.router.add_route("*", "/{path:.*}", answer)
     async with TestServer(app) as server:
         made = ReplicationPeer(REGION, server.make_url("/").origin(), "AKIA", "x", connections=3)
-        client = PeerClient(made, clock=time.monotonic, wall=time.time)
+        client = PeerClient(made, clock=time.monotonic)
         await asyncio.gather(*(client.ask("HEAD", f"/v2/{number}", {}) for number in range(20)))
         await client.close()
     assert 1 <= most <= 3

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from proxy.upstream.access_key import KEPT_SECONDS
+from proxy.upstream.access_key import CACHED_SECONDS
 from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 from support.other_registry import FarRegistry
@@ -55,7 +55,7 @@ async def test_a_password_is_fetched_once_by_a_signature_and_again_once_it_is_re
         await client.manifest("team/app", "1")
         assert len(far.paths("POST")) == 2
         assert all(KEY.password not in each.authorization for each in far.asked)
-        now[0] += KEPT_SECONDS
+        now[0] += CACHED_SECONDS
         await client.manifest("team/app", "1")
         assert len(far.paths("POST")) == 3
 
