@@ -93,50 +93,27 @@ async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float,
 
 async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
     """Remove the remaining rows of deleted repositories; returns their number."""
-    removed = 0
-
-    async def once(limit: int) -> SweepBatch:
-        nonlocal removed
-        gone = await metadata.remove_deleted(limit=limit)
-        removed += gone
-        return SweepBatch({"deleted-repository": gone})
-
-    async with contextlib.aclosing(_until_done(once, within)) as turn:
-        async for _ in turn:
-            pass
-    return removed
+    return await _remove(lambda limit: metadata.remove_deleted(limit=limit), "deleted-repository", within)
 
 
 async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
     """Remove deleted secrets whose recovery window is over; returns how many."""
-    removed = 0
-
-    async def once(limit: int) -> SweepBatch:
-        nonlocal removed
-        gone = await metadata.remove_secrets(limit=limit)
-        removed += gone
-        return SweepBatch({"deleted-secret": gone})
-
-    async with contextlib.aclosing(_until_done(once, within)) as turn:
-        async for _ in turn:
-            pass
-    return removed
+    return await _remove(lambda limit: metadata.remove_secrets(limit=limit), "deleted-secret", within)
 
 
 async def remove_backfills(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
     """Remove rows of replication backfills that ended long ago; returns how many."""
-    removed = 0
+    return await _remove(lambda limit: metadata.expire_backfills(limit=limit), "replication-backfill", within)
+
+
+async def _remove(remove: Callable[[int], Awaitable[int]], kind: str, within: float) -> int:
+    """Remove rows that have no objects; returns how many."""
 
     async def once(limit: int) -> SweepBatch:
-        nonlocal removed
-        gone = await metadata.expire_backfills(limit=limit)
-        removed += gone
-        return SweepBatch({"replication-backfill": gone})
+        return SweepBatch({kind: await remove(limit)})
 
     async with contextlib.aclosing(_until_done(once, within)) as turn:
-        async for _ in turn:
-            pass
-    return removed
+        return sum([batch.rows[kind] async for batch in turn])
 
 
 async def collect_blobs(metadata: Metadata, store: ObjectStore, *, grace: float, within: float = WORK_SECONDS) -> int:

@@ -5,7 +5,7 @@
     STOPPING       wait for jobs that a worker has; the others stay ordinary jobs of the queue
 
 An item's outcome is read from the rows of `replications`, so pushes and jobs write nothing more for a backfill. A step
-may be repeated, by two workers too: it locks the backfill's row. Called by `jobs.backfill` and `jobs.sweep`.
+may be repeated, by two workers too, as write transactions are serial. Called by `jobs.backfill` and `jobs.sweep`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _SETTLE = (
 )
 
 
-def find(tx: Transaction, account: str, name: str, *, lock: bool = False) -> FoundRow:
+def find(tx: Transaction, account: str, name: str) -> FoundRow:
     """ReplicationBackfillNotFound, also for one whose time is over."""
-    row = _find(tx, account, name, lock=lock)
+    row = _find(tx, account, name)
     if row is None or (row.ended_at is not None and row.ended_at <= tx.now - KEEP_SECONDS):
         raise Failure(
             Code.REPLICATION_BACKFILL_NOT_FOUND,
@@ -67,7 +67,7 @@ def find(tx: Transaction, account: str, name: str, *, lock: bool = False) -> Fou
 
 
 def stop(tx: Transaction, row: FoundRow) -> None:
-    """STOPPED at once if nothing is being sent. The row is locked, and has not ended."""
+    """STOPPED at once if nothing is being sent. The backfill has not ended."""
     _change(tx, row, status=str(BackfillStatus.STOPPING))
     if _wait_for_running(tx, row) is not None:
         jobs.enqueue(tx, KIND, row.account, row.name, {}, share=row.region)
@@ -75,7 +75,7 @@ def stop(tx: Transaction, row: FoundRow) -> None:
 
 @operation(ReplicationPort, write=True, settles=True)
 def advance_backfill(tx: Transaction, account: str, backfill: str) -> float | None:
-    row = _find(tx, account, backfill, lock=True)
+    row = _find(tx, account, backfill)
     if row is None or row.status in ENDED:
         return None
     if row.status == BackfillStatus.STOPPING:
@@ -252,13 +252,13 @@ def _settle(
     code: str | None = None,
     of_children: Sequence[str] = (),
 ) -> None:
-    told = {
+    outcome = {
         "b_backfill": row.backfill_id,
         "b_status": str(status),
         "b_code": None if code is None else str(code),
         "b_sub": json.dumps(of_children) if of_children else None,
     }
-    tx.connection.execute(_SETTLE, [{**told, "b_position": item.position} for item in same])
+    tx.connection.execute(_SETTLE, [{**outcome, "b_position": item.position} for item in same])
     if code is None:
         _change(tx, row, completed=backfills.c.completed + len(same))
         return
@@ -290,9 +290,9 @@ def _change(tx: Transaction, row: FoundRow, **values: Any) -> None:
     tx.connection.execute(update(backfills).where(backfills.c.backfill_id == row.backfill_id).values(**values))
 
 
-def _find(tx: Transaction, account: str, name: str, *, lock: bool) -> FoundRow | None:
+def _find(tx: Transaction, account: str, name: str) -> FoundRow | None:
     query = select(backfills).where(backfills.c.name == name.lower(), backfills.c.account == account)
-    return tx.connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return tx.connection.execute(query).one_or_none()
 
 
 def _of_status(tx: Transaction, row: FoundRow, status: ItemStatus, limit: int) -> Sequence[FoundRow]:

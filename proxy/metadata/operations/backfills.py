@@ -16,17 +16,17 @@ from proxy.awsmodel.validation import invalid
 from proxy.metadata.db import paging
 from proxy.metadata.db.replication_tables import replication_backfill_items as items
 from proxy.metadata.db.replication_tables import replication_backfills as backfills
-from proxy.metadata.db.replication_tables import replication_configurations as configurations
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import jobs
 from proxy.metadata.operations.backfill_steps import KEEP_SECONDS, find, stop
 from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
+from proxy.metadata.operations.replication_rules import rules_of
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
 from proxy.model.backfill import ENDED, KIND, BackfillStatus, ItemStatus
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import exceeded
-from proxy.model.replication import ReplicationDestination, read_rules
+from proxy.model.replication import ReplicationDestination
 
 LISTED = 25  # backfills in a page, unless the request says otherwise
 
@@ -36,8 +36,7 @@ def start_replication_backfill(tx: Transaction, account: str, parameters: Parame
     open_account(tx, account)
     asked = parameters["destination"]
     destination = ReplicationDestination(asked["region"], asked["registryId"])
-    mine = select(configurations.c.rules).where(configurations.c.account == account).with_for_update()
-    rules = read_rules(tx.connection.execute(mine).scalar() or "[]")  # locked: of two requests one counts the other
+    rules = rules_of(tx, account)
     if all(destination not in rule.destinations for rule in rules):
         raise invalid(
             "destination",
@@ -79,7 +78,7 @@ def start_replication_backfill(tx: Transaction, account: str, parameters: Parame
 
 @ecr_operation("StopReplicationBackfill", write=True)
 def stop_replication_backfill(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    row = find(tx, account, parameters["replicationBackfillId"], lock=True)
+    row = find(tx, account, parameters["replicationBackfillId"])
     if row.status in ENDED:
         raise Failure(
             Code.REPLICATION_BACKFILL_INVALID_STATUS,
