@@ -49,7 +49,7 @@ class EncryptedFile:
         return await self._off_loop(lambda: self._read(first, count))
 
     async def close(self) -> None:
-        """Nobody reads any more. Safe to call twice."""
+        """There must be no readers. Safe to call twice."""
         file, self._file = self._file, -1
         if file >= 0:
             await run_to_completion(asyncio.to_thread(os.close, file))  # freeing the blocks takes a while

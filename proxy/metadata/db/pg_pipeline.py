@@ -1,8 +1,8 @@
 """Sends statements to PostgreSQL without a wait for each answer: a write of many statements takes fewer round trips.
 
-The writing session is in libpq's pipeline mode. Each statement waits for its answer, and for those of all before it,
-unless it has the execution option `UNREAD`: its answer is then read with the next one's. An error of such a statement
-is raised by the next that waits, or by COMMIT. Used by `postgresql`; operations send such statements with
+The writing session is in libpq's pipeline mode. Each statement waits for its result, and for those of all before it,
+unless it has the execution option `UNREAD`: its result arrives with the next one's. An error of such a statement is
+raised by the next that waits, or by COMMIT. Used by `postgresql`; operations send such statements with
 `transaction.Transaction.send`. Source: PostgreSQL 15, section 34.5; psycopg 3, "Pipeline mode support".
 """
 

@@ -132,7 +132,8 @@ class PostgresqlDatabase:
                 request, undecided = secrets.token_hex(16), ""
                 transaction = connection.begin()
                 try:
-                    connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})  # its wait is not in the time's
+                    connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
+                    # A statement of its own: the time would be as inexact as the wait for the lock was long.
                     self._read_time(connection, pg_registry.RECORD_REQUEST, {"id": request})
                     result = run(connection)
                     undecided = request  # from here on it may be committed, whatever the answer

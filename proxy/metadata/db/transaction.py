@@ -19,7 +19,7 @@ FoundRow: TypeAlias = Any
 """A result row. SQLAlchemy 2.0 and 2.1 type its columns differently, and attribute access by either is unchecked."""
 
 UNREAD = "unread"
-"""The execution option of a statement whose answer nobody reads (`pg_pipeline`)."""
+"""The execution option of a statement whose result is discarded (`pg_pipeline`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class Transaction:
     unread: bool = False  # whether `send` was used
 
     def send(self, statement: Executable, values: Any = None) -> None:
-        """Execute a statement whose answer, its row count included, nobody reads. On PostgreSQL it takes no round trip
-        of its own. That it fails may be raised later, by another statement of the transaction: not for one whose
-        failure is an answer to somebody."""
+        """Execute a statement and discard its result, the row count included. On PostgreSQL it takes no round trip of
+        its own, and its error is raised by a later statement of the transaction or by the commit: so it is not for a
+        statement whose error the caller catches."""
         self.unread = True
         self.connection.execute(statement, values, execution_options={UNREAD: True})
 

@@ -24,7 +24,7 @@ def referenced_blobs(
     *,
     may_lack: bool = False,
 ) -> tuple[dict[str, int], bool]:
-    """Row ids by digest of those that are here, and whether any of them lies in the archive."""
+    """Row ids by digest of those that are here, and whether any of them is in the archive."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
     archived = False
