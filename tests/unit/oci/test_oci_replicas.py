@@ -259,7 +259,7 @@ async def test_a_deletion_removes_what_was_sent_and_not_what_was_pushed_again_he
             return answer.status
 
     await send(sender, OWN, "v1=1.0", "v2=2.0")
-    assert await delete("v1=1.0") == 202
+    assert await delete("v1=1.0") == 409  # to be tried again: v2 has moved or gone there, which has not come here yet
     assert await tagged(registry) == ["v2"]
     async with registry.client() as http:
         await push_image(http, "team/app", "v3", [LAYER])
