@@ -115,7 +115,7 @@ def of_image(tx: Transaction, image_id: int) -> tuple[list[str], list[str]]:
 
 
 def forget(tx: Transaction, image_ids: Sequence[int]) -> None:
-    tx.connection.execute(delete(absent_content).where(absent_content.c.image_id.in_(image_ids)))
+    tx.send(delete(absent_content).where(absent_content.c.image_id.in_(image_ids)))
 
 
 def _remove(tx: Transaction, repository_id: int, digest: str, kind: str) -> None:

@@ -124,7 +124,7 @@ def find_tag(tx: Transaction, repository_id: int, tag: str) -> int | None:
 
 
 def remove_tag(tx: Transaction, repository_id: int, tag: str, image_id: int) -> None:
-    tx.connection.execute(delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag))
+    tx.send(delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag))
     count_tag(tx, image_id, -1)
 
 
@@ -147,28 +147,31 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
             hint="delete the image index first",
             parents=list(parents),
         )
-    run = tx.connection.execute
     needed = select(image_blobs.c.blob_id).where(image_blobs.c.image_id == image_id)
-    run(
+    tx.send(
         update(blob_links)
         .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(needed))
         .values(uses=blob_links.c.uses - 1, touched_at=tx.now)
     )
-    run(delete(image_blobs).where(image_blobs.c.image_id == image_id))
-    run(delete(image_children).where(image_children.c.image_id == image_id))
+    tx.send(delete(image_blobs).where(image_blobs.c.image_id == image_id))
+    tx.send(delete(image_children).where(image_children.c.image_id == image_id))
     absent.forget(tx, [image_id])
     replication.forget(tx, repository_id, digest)
-    run(delete(mirrored_tags).where(mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.digest == digest))
-    run(delete(tags).where(tags.c.image_id == image_id))
-    size = run(delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)).scalar_one()
+    tx.send(
+        delete(mirrored_tags).where(mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.digest == digest)
+    )
+    tx.send(delete(tags).where(tags.c.image_id == image_id))
+    size = tx.connection.execute(
+        delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)
+    ).scalar_one()
     usage.uncount_manifest(tx, repository_id, size)
-    run(
+    tx.send(
         update(repositories)
         .where(repositories.c.repository_id == repository_id)
         .values(images=repositories.c.images - 1)
     )
-    run(update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images - 1))
-    run(delete(manifest_bytes).where(manifest_bytes.c.digest == digest, manifest_bytes.c.images <= 0))
+    tx.send(update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images - 1))
+    tx.send(delete(manifest_bytes).where(manifest_bytes.c.digest == digest, manifest_bytes.c.images <= 0))
 
 
 def use_manifest_bytes(tx: Transaction, digest: str, content: bytes) -> None:

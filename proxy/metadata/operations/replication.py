@@ -144,7 +144,7 @@ def image_deleted(tx: Transaction, account: str, repository: str, told: Sequence
 def forget(tx: Transaction, repository_id: int, digest: str) -> None:
     """Of an image that is deleted: how far it was."""
     mine = replications.c.repository_id == repository_id, replications.c.digest == digest
-    tx.connection.execute(delete(replications).where(*mine))
+    tx.send(delete(replications).where(*mine))
 
 
 def key_of(account: str, destination: ReplicationDestination, repository: str, digest: str) -> str:
